@@ -1,0 +1,76 @@
+"""Forge's Jinja filters and globals.
+
+One self-contained file, because an update loads the old release's copy and the new one's in one process. Pure: no clock,
+no network, no git; the one exception is `secret`, used by `secret/.env.*` alone.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from typing import TYPE_CHECKING
+
+from jinja2.ext import Extension
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+# These end a string or start a substitution in one of TOML, YAML, .env, Python or Make.
+_UNSAFE = frozenset('"\\`${}<>#%')
+
+
+def slug(text: str) -> str:
+    """Return `text` as lower-case ASCII words joined by hyphens, starting with a letter; `app` if nothing is left."""
+    ascii_text = unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    words = re.findall(r"[a-z0-9]+", ascii_text.lower().replace("'", ""))
+    joined = "-".join(words)[:50].rstrip("-")
+    return joined if joined[:1].isalpha() else f"app-{joined}".rstrip("-")
+
+
+def slug_problem(text: str) -> str:
+    """Return what is wrong with `text` as a slug, or an empty string."""
+    if len(text) > 50:
+        return f"{len(text)} characters; at most 50 are allowed."
+    if not _SLUG.fullmatch(text):
+        return f"Use lower-case letters, digits and single hyphens, starting with a letter, for example {slug(text)!r}."
+    return ""
+
+
+def text_problem(text: str, limit: int, *, required: bool = False) -> str:
+    """Return what is wrong with `text` as a line of at most `limit` characters, or an empty string."""
+    if required and not text.strip():
+        return "Must not be empty."
+    if len(text) > limit:
+        return f"{len(text)} characters; at most {limit} are allowed."
+    if text != text.strip():
+        return "Must not start or end with a space."
+    bad = sorted({c for c in text if c in _UNSAFE or not c.isprintable()})
+    if bad:
+        return f"Must not contain {' '.join(map(ascii, bad))}: these have a meaning in configuration files."
+    return ""
+
+
+def email_problem(text: str) -> str:
+    """Return what is wrong with `text` as a mail address, or an empty string."""
+    if len(text) > 254 or not _EMAIL.fullmatch(text):
+        return "Must be a mail address such as hello@example.com."
+    return ""
+
+
+def secret(size: int = 32) -> str:
+    """Return `size` random bytes as URL-safe text, anew at every rendering."""
+    return secrets.token_urlsafe(size)
+
+
+class ForgeExtension(Extension):
+    """Adds this module's filters and the global `secret` to Copier's environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.filters.update(
+            slug=slug, slug_problem=slug_problem, text_problem=text_problem, email_problem=email_problem
+        )
+        environment.globals["secret"] = secret
