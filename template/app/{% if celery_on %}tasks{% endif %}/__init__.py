@@ -1,0 +1,1 @@
+"""Tasks. Drop in a module, at any depth: it is found."""

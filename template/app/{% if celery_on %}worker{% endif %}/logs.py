@@ -1,0 +1,52 @@
+"""Each task's start and end in the log, with how long it waited in its queue and how long it ran."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+import structlog
+from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun
+
+from app.core.logging import configure_logging
+
+_logger = structlog.get_logger("app.worker")
+_started: dict[str, tuple[float, float | None]] = {}
+
+
+def connect() -> None:
+    """Have Celery log through the application's configuration, and each task say when it starts and ends."""
+    setup_logging.connect(_configure, weak=False)
+    before_task_publish.connect(_stamp, weak=False)
+    task_prerun.connect(_log_start, weak=False)
+    task_postrun.connect(_log_end, weak=False)
+
+
+def _configure(**_: object) -> None:
+    configure_logging()
+
+
+def _stamp(headers: dict[str, Any], **_: object) -> None:
+    headers["published_at"] = time.time()
+
+
+def _queue_wait(request: Any) -> float | None:
+    published = request.get("published_at")
+    if published is None:
+        return None
+    if request.eta:
+        published = max(published, datetime.fromisoformat(request.eta).timestamp())
+    return round(max(0.0, time.time() - published), 3)
+
+
+def _log_start(task_id: str, task: Any, **_: object) -> None:
+    wait = _queue_wait(task.request)
+    _started[task_id] = (time.perf_counter(), wait)
+    structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+    _logger.info("task_started", queue_wait=wait, retries=task.request.retries)
+
+
+def _log_end(task_id: str, task: Any, state: str | None = None, **_: object) -> None:
+    start, wait = _started.pop(task_id, (None, None))
+    run_time = None if start is None else round(time.perf_counter() - start, 4)
+    _logger.info("task_finished", state=state, queue_wait=wait, run_time=run_time)
+    structlog.contextvars.unbind_contextvars("task", "task_id")

@@ -1,0 +1,89 @@
+"""Talking to Redis from `async def` code without ever stopping the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+from celery import current_app
+from celery.canvas import Signature
+from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from app.core.config import settings
+from app.worker.records import TaskStatus, read_status
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# With Redis frozen every thread is held until its socket times out: further requests then wait here, not in threads.
+_THREADS = anyio.CapacityLimiter(16)
+_POLL = 0.1
+
+
+class QueueUnavailable(Exception):
+    """Redis did not answer in time. A task that was being queued may still run."""
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a function that talks to Redis in a thread, for at most `CELERY_PUBLISH_TIMEOUT` seconds.
+
+    Raises:
+        QueueUnavailable: Redis refused or did not answer in that time.
+    """
+    try:
+        with anyio.fail_after(settings.celery.publish_timeout):
+            return await anyio.to_thread.run_sync(
+                lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=_THREADS
+            )
+    except (TimeoutError, OperationalError, RedisError) as error:
+        raise QueueUnavailable("The task queue does not answer; try again later.") from error
+
+
+async def enqueue(signature: Signature[Any]) -> AsyncResult[Any]:
+    """Queue a task, or a chain, group or chord: `await enqueue(send_email_task.s(...).set(queue="high"))`.
+
+    Raises:
+        QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds.
+    """
+    result: AsyncResult[Any] = await in_thread(signature.apply_async)
+    return result
+
+
+async def status_of(task_id: str) -> TaskStatus | None:
+    """Return what is known of the task, or None for an unknown id.
+
+    Raises:
+        QueueUnavailable: see `enqueue`.
+    """
+    return await in_thread(read_status, task_id)
+
+
+async def wait_for(task_id: str, timeout: float) -> TaskStatus | None:
+    """Return the task's status when it has ended, or what it is after `timeout` seconds; the loop goes on meanwhile.
+
+    Raises:
+        QueueUnavailable: see `enqueue`.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        status = await status_of(task_id)
+        if status is None or status.ready or asyncio.get_running_loop().time() >= deadline:
+            return status
+        await asyncio.sleep(_POLL)
+
+
+async def check_queue() -> None:
+    """Return when the broker answers.
+
+    Raises:
+        QueueUnavailable: see `enqueue`.
+    """
+    await in_thread(_ping)
+
+
+def _ping() -> None:
+    with current_app.pool.acquire(block=True, timeout=2) as connection:
+        connection.default_channel.client.ping()

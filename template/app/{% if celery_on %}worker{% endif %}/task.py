@@ -1,0 +1,60 @@
+"""The base class of every task."""
+
+import functools
+import inspect
+from contextvars import ContextVar
+from typing import Any
+
+from celery import Task, current_task
+
+from app.core.config import settings
+from app.worker import event_loop, records
+
+_request: ContextVar[Any] = ContextVar("task_request", default=None)
+
+
+class RedeliveryLimitExceeded(Exception):
+    """The task's process died again and again; it is not tried once more."""
+
+
+class AppTask(Task):
+    """A task whose body may be `async def`, and which is given up when it keeps killing its process."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
+        super().__init_subclass__(**kwargs)
+        run = cls.__dict__.get("run")
+        function = run.__func__ if isinstance(run, staticmethod) else run
+        if function is None or not inspect.iscoroutinefunction(function):
+            return
+
+        @functools.wraps(function)
+        def run_async(*args: Any, **kwargs: Any) -> Any:
+            token = _request.set(current_task.request if current_task else None)
+            try:
+                return event_loop.run(function(*args, **kwargs))
+            finally:
+                _request.reset(token)
+
+        cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
+
+    @property
+    def request(self) -> Any:
+        """The request that this task works on, also where the loop runs in another thread than the task."""
+        return self.request_stack.top or _request.get() or super().request
+
+    def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Count the deliveries of a task that was handed out before, and give it up at the limit.
+
+        Raises:
+            RedeliveryLimitExceeded: it was handed out more than `CELERY_MAX_REDELIVERIES` times.
+        """
+        if not (self.request.delivery_info or {}).get("redelivered"):
+            return
+        limit = settings.celery.max_redeliveries
+        count = records.count_redelivery(task_id)
+        if count > limit:
+            raise RedeliveryLimitExceeded(
+                f"{self.name} was handed out again {count} times, as its worker died or was stopped each time; "
+                f"given up at CELERY_MAX_REDELIVERIES={limit}"
+            )
