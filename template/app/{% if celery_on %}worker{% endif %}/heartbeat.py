@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from app.core.config import settings
 
 _logger = get_logger(__name__)
+_state: Any = state
 
 WORKERS = "workers"
 """Sorted set in the broker's database: worker name → when it was last heard of, in Redis's own time."""
@@ -25,7 +26,7 @@ WORKERS = "workers"
 class HeldTasks(bootsteps.StartStopStep):
     """Renews this worker's hold on its tasks, from a thread: a timer would not fire in a solo worker that is busy."""
 
-    requires = {"celery.worker.consumer.tasks:Tasks"}
+    requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **_: object) -> None:
         self._stopped = threading.Event()
@@ -90,7 +91,7 @@ def _held_tags() -> list[str]:
     """Delivery tags of all tasks that this worker got and has not acknowledged, those with a countdown included."""
     while True:
         try:
-            held = {*state.reserved_requests, *state.active_requests, *state.scheduled_requests}
+            held = {*_state.reserved_requests, *_state.active_requests, *_state.scheduled_requests}
         except RuntimeError:
             # The consumer's thread changed a set while it was read.
             continue

@@ -30,7 +30,7 @@ def _stamp(headers: dict[str, Any], **_: object) -> None:
 
 
 def _queue_wait(request: Any) -> float | None:
-    published = request.get("published_at")
+    published: float | None = request.get("published_at")
     if published is None:
         return None
     if request.eta:

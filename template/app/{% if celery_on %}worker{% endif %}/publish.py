@@ -61,13 +61,13 @@ async def status_of(task_id: str) -> TaskStatus | None:
     return await in_thread(read_status, task_id)
 
 
-async def wait_for(task_id: str, timeout: float) -> TaskStatus | None:
-    """Return the task's status when it has ended, or what it is after `timeout` seconds; the loop goes on meanwhile.
+async def wait_for(task_id: str, seconds: float) -> TaskStatus | None:
+    """Return the task's status when it has ended, or what it is after `seconds`; the loop goes on meanwhile.
 
     Raises:
         QueueUnavailable: see `enqueue`.
     """
-    deadline = asyncio.get_running_loop().time() + timeout
+    deadline = asyncio.get_running_loop().time() + seconds
     while True:
         status = await status_of(task_id)
         if status is None or status.ready or asyncio.get_running_loop().time() >= deadline:
@@ -85,5 +85,6 @@ async def check_queue() -> None:
 
 
 def _ping() -> None:
-    with current_app.pool.acquire(block=True, timeout=2) as connection:
+    pool: Any = current_app.pool
+    with pool.acquire(block=True, timeout=2) as connection:
         connection.default_channel.client.ping()

