@@ -8,7 +8,7 @@ from app.utils.email import TemporaryMailError, send_email
 
 @celery_app.task(
     name="send_email_task",
-    queue="high",
+    queue_name="high",
     autoretry_for=(TemporaryMailError,),
     max_retries=5,
     retry_backoff=2,

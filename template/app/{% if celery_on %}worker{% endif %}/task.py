@@ -5,12 +5,18 @@ import inspect
 from contextvars import ContextVar
 from typing import Any
 
-from celery import Task, current_task
+from celery import Task, current_app, current_task
 
 from app.core.config import settings
 from app.worker import event_loop, records
 
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
+
+
+def route(name: str, _args: object, _kwargs: object, _options: object, task: Any = None, **_: object) -> Any:
+    """Send a task to the queue of its `queue_name`: an entry of Celery's `task_routes`."""
+    queue = getattr(task or current_app.tasks.get(name), "queue_name", None)
+    return {"queue": queue} if queue else None
 
 
 class RedeliveryLimitExceeded(Exception):
@@ -19,6 +25,9 @@ class RedeliveryLimitExceeded(Exception):
 
 class AppTask(Task[Any, Any]):
     """A task whose body may be `async def`, and which is given up when it keeps killing its process."""
+
+    queue_name: str | None = None
+    """The queue it goes to where the caller names none; None is `default`. Celery's own `queue` option is deprecated."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
@@ -36,7 +45,7 @@ class AppTask(Task[Any, Any]):
             finally:
                 _request.reset(token)
 
-        cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async  # type: ignore[method-assign]
+        cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
 
     @property
     def request(self) -> Any:

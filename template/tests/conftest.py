@@ -1,0 +1,117 @@
+"""Servers for the tests, and a clean state for each.
+
+The servers are embedded ones, or those that TEST_DATABASE_URL and TEST_REDIS_URL name: give them up, they are emptied.
+"""
+
+import asyncio
+import contextlib
+import os
+import runpy
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from devtools.servers import Servers, embedded_servers
+
+ROOT = Path(__file__).resolve().parent.parent
+_servers = contextlib.ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers and name them in the environment, before any module of the application is imported."""
+    os.environ["ENVIRONMENT"] = "test"
+    if config.option.collectonly or config.option.help:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="tests-"))
+    _servers.callback(shutil.rmtree, folder)
+    uses_redis = (ROOT / "app" / "core" / "redis.py").exists()
+    defaults = runpy.run_path(str(ROOT / "app" / "core" / "config" / "defaults.py"))
+    backend = defaults["DATABASE_URL"].partition("+")[0]
+    database = os.environ.get("TEST_DATABASE_URL")
+    redis = os.environ.get("TEST_REDIS_URL")
+    if backend == "mysql" and not database:
+        _servers.close()
+        raise pytest.UsageError(
+            "There is no embedded MySQL. Name a server and a database that the tests may empty: "
+            "TEST_DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/test"
+        )
+    servers = _servers.enter_context(
+        embedded_servers(
+            folder,
+            redis=uses_redis and not redis,
+            postgres=backend == "postgresql" and not database,
+            name="test",
+            durable=False,
+        )
+    )
+    os.environ["DATABASE_URL"] = database or servers.database_url or f"sqlite+aiosqlite:///{folder}/test.db"
+    if uses_redis:
+        os.environ.update(_redis_variables(servers, redis))
+    # No test talks to a mail server by accident: nothing listens on port 1.
+    os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
+    _upgrade()
+
+
+def pytest_unconfigure() -> None:
+    """Stop the servers."""
+    _servers.close()
+
+
+def _redis_variables(servers: Servers, named: str | None) -> dict[str, str]:
+    names = ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+    urls = [servers.redis_url(number) for number in range(3)]
+    if named:
+        base = named.rstrip("/").removesuffix("/0")
+        urls = [f"{base}/{number}" for number in range(3)]
+    return dict(zip(names, urls, strict=True))
+
+
+def _upgrade() -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    command.upgrade(Config(str(ROOT / "alembic.ini")), "heads")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run `async def` tests on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    """Empty the tables, and the cache, after each test."""
+    yield
+    from sqlalchemy import delete
+
+    from app.core.database import session_scope
+    from app.models import Base
+
+    async def empty() -> None:
+        async with session_scope() as db:
+            for table in reversed(Base.metadata.sorted_tables):
+                await db.execute(delete(table))
+
+    asyncio.run(empty())
+    if (ROOT / "app" / "core" / "redis.py").exists():
+        from app.core.redis import cache
+
+        cache.sync.delete_pattern("*")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client of the application, started and stopped around the test."""
+    from app.main import create_app
+
+    app = create_app()
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session,
+    ):
+        yield session

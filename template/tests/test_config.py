@@ -1,0 +1,148 @@
+"""Settings: where they come from, what they refuse, and the audit for production."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+
+from app.core.config import Settings, UnsafeSettings, base
+from app.core.config.application import ApplicationSettings
+from app.core.config.base import BaseConcern, CommaSeparated
+from app.core.config.database import DatabaseSettings, async_url
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder for settings files instead of the project's."""
+    monkeypatch.setattr(base, "ROOT", tmp_path)
+    (tmp_path / "secret").mkdir()
+    return tmp_path / "secret"
+
+
+def test_the_process_environment_beats_the_file_and_the_file_the_default(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (secret / ".env.test").write_text("APP_NAME=from the file\nAPP_VERSION=2\n")
+    monkeypatch.setenv("APP_NAME", "from the process")
+    settings = ApplicationSettings()
+    assert (settings.name, settings.version, settings.log_format) == ("from the process", "2", "console")
+
+
+def test_each_environment_has_its_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secret / ".env.production").write_text("APP_VERSION=9\n")
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    assert ApplicationSettings().version == "9"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ENVIRONMENT", "prod"), ("LOG_LEVEL", "LOUD"), ("APP_MAX_BODY", "0"), ("LOG_FORMAT", "xml"), ("APP_NAME", "")],
+)
+def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=variable):
+        ApplicationSettings()
+
+
+@pytest.mark.parametrize("value", ["0", "201", "many"])
+def test_the_pool_is_bounded(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_POOL_SIZE", value)
+    with pytest.raises(ValidationError, match="pool_size"):
+        DatabaseSettings()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgres://u:p%40ss%2F@h/d", "postgresql+asyncpg://u:p%40ss%2F@h/d"),
+        ("postgresql://u:p@h:5433/d", "postgresql+asyncpg://u:p@h:5433/d"),
+        ("postgresql+asyncpg://u@/d?host=/tmp/x", "postgresql+asyncpg://u@/d?host=%2Ftmp%2Fx"),
+        ("postgresql://h/d?sslmode=require&channel_binding=require", "postgresql+asyncpg://h/d?ssl=require"),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
+        ("mysql://u:p%40@h/d", "mysql+aiomysql://u:p%40@h/d"),
+        ("mariadb+pymysql://u@h/d", "mariadb+aiomysql://u@h/d"),
+        ("sqlite:////srv/x.db", "sqlite+aiosqlite:////srv/x.db"),
+        ("sqlite://", "sqlite+aiosqlite://"),
+        ("sqlite+aiosqlite:///data/x.db", f"sqlite+aiosqlite:///{ROOT}/data/x.db"),
+    ],
+)
+def test_urls_get_the_asynchronous_driver(given: str, expected: str) -> None:
+    assert async_url(given).render_as_string(hide_password=False) == expected
+    assert async_url(expected).render_as_string(hide_password=False) == expected
+
+
+def test_no_url_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "hunter2-is-no-url")
+    with pytest.raises(ValidationError, match="must be a URL") as caught:
+        DatabaseSettings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for concern in Settings().concerns():
+        for field, info in type(concern).model_fields.items():
+            if "Secret" in str(info.annotation):
+                text = "hunter2-hunter2"
+                url = field.endswith(("url", "backend"))
+                scheme = "postgresql" if field == "url" else "redis"
+                monkeypatch.setenv(type(concern).variable(field), f"{scheme}://u:{text}@h/1" if url else text)
+    settings = Settings()
+    assert "hunter2" not in "".join(repr(concern) + str(concern) for concern in settings.concerns())
+    assert "hunter2" not in repr(settings)
+
+
+class _Lists(BaseConcern):
+    parts: CommaSeparated = Field([])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a, b,,c ", ["a", "b", "c"]), ("", []), ('["a,b"]', ["a,b"]), ("*", ["*"])]
+)
+def test_lists_are_comma_separated(text: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTS", text)
+    assert _Lists().parts == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql://app:postgres@db/x", "DATABASE_URL holds a default"),
+        ("postgresql://app:%3Crandom:database_password%3E@db/x", "DATABASE_URL holds a default"),
+        ("postgresql://app@db/x", "DATABASE_URL names no password for db"),
+        ("postgresql://app:x7Gq-2mN_4kPz9@db/x", None),
+        ("postgresql://app@/x?host=/run/postgresql", None),
+    ],
+)
+def test_the_audit_finds_weak_passwords(url: str, problem: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    problems = DatabaseSettings().audit()
+    assert [problem for _ in problems] == ([problem] if problem else [])
+    assert all(found.startswith(problem or "-") for found in problems)
+
+
+@pytest.mark.parametrize(("environment", "starts"), [("development", True), ("staging", False), ("production", False)])
+def test_production_does_not_start_on_known_secrets(
+    environment: str, starts: bool, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://postgres:postgres@localhost/x")
+    if starts:
+        Settings().require_safe()
+    else:
+        with pytest.raises(UnsafeSettings, match="DATABASE_URL holds a default"):
+            Settings().require_safe()
+
+
+def test_the_application_itself_refuses() -> None:
+    variables = {**os.environ, "ENVIRONMENT": "production", "DATABASE_URL": "postgresql://postgres:postgres@db/x"}
+    result = subprocess.run(
+        [sys.executable, "-c", "import app.main"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "UnsafeSettings" in result.stderr
+    assert "DATABASE_URL" in result.stderr

@@ -1,0 +1,177 @@
+"""Revisions: the template's and the owner's, in branches of their own."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.core.config import settings
+from app.core.config.database import async_url
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MODEL = '''
+"""Orders."""
+
+from sqlalchemy import {imports}
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, UtcDateTime, utc_now
+
+
+class Order(Base):
+    """An order."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(50), index=True)
+    made_at = mapped_column(UtcDateTime, default=utc_now)
+    {column}
+'''
+
+
+class Project:
+    """A copy of this project with a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.accounts = (ROOT / "app" / "models" / "user.py").exists()
+        for part in ("app", "devtools", "migrations"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("alembic.ini", "pyproject.toml"):
+            shutil.copy(ROOT / part, folder)
+        # The project's own revisions are not this test's.
+        for revision in (folder / "migrations" / "app").glob("*.py"):
+            revision.unlink()
+        # MySQL has no embedded server for `make revision`: there, and here, SQLite does.
+        self.url = f"sqlite+aiosqlite:///{folder}/owner.db"
+
+    def run(self, *command: str) -> str:
+        """Run a module in the copy and return what it printed."""
+        result = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env={**os.environ, "DATABASE_URL": self.url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def add_model(self, *, note: bool = False) -> None:
+        """Add a table, and with `note` a column to it."""
+        column = 'user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))' if self.accounts else ""
+        extra = "\n    note: Mapped[str | None] = mapped_column(String(20))" if note else ""
+        imports = "ForeignKey, String" if self.accounts else "String"
+        text = MODEL.format(imports=imports, column=column + extra)
+        (self.folder / "app" / "models" / "order.py").write_text(text.lstrip())
+
+    def scripts(self) -> ScriptDirectory:
+        """Return the revisions."""
+        return ScriptDirectory.from_config(Config(str(self.folder / "alembic.ini")))
+
+    def columns(self) -> dict[str, set[str]]:
+        """Return the tables of the database and their columns."""
+
+        async def read() -> dict[str, set[str]]:
+            engine = create_async_engine(async_url(self.url), poolclass=NullPool)
+            async with engine.connect() as connection:
+                found = await connection.run_sync(
+                    lambda sync: {
+                        table: {column["name"] for column in inspect(sync).get_columns(table)}
+                        for table in inspect(sync).get_table_names()
+                    }
+                )
+            await engine.dispose()
+            return found
+
+        return asyncio.run(read())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Give a copy of this project."""
+    return Project(tmp_path)
+
+
+def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Project) -> None:
+    own = {"users", "sessions"} if project.accounts else set()
+    project.add_model()
+    assert "migrations/app/" in project.run("devtools.revision", "add", "orders")
+    project.add_model(note=True)
+    project.run("devtools.revision", "add a note")
+
+    scripts = project.scripts()
+    heads = scripts.get_revisions("heads")
+    branches = [sorted(head.branch_labels) for head in heads]
+    assert sorted(branches) == ([["app"], ["forge_accounts"]] if project.accounts else [["app"]])
+    first, second = sorted((project.folder / "migrations" / "app").glob("*.py"), key=lambda path: "note" in path.name)
+    assert ("forge_accounts" in first.read_text()) is project.accounts, "it must wait for the tables it refers to"
+    assert "UtcDateTime()" in first.read_text()
+    assert "orders" in second.read_text()
+
+    project.run("alembic", "upgrade", "heads")
+    columns = project.columns()
+    assert set(columns) == {"alembic_version", "orders"} | own
+    assert "note" in columns["orders"]
+    project.run("alembic", "check")
+
+    project.run("alembic", "downgrade", "app@-1")
+    assert "note" not in project.columns()["orders"]
+    project.run("alembic", "upgrade", "heads")
+    project.run("alembic", "downgrade", "base")
+    assert set(project.columns()) == {"alembic_version"}
+    project.run("alembic", "upgrade", "heads")
+
+
+def test_two_ends_of_the_owners_branch_are_refused(project: Project) -> None:
+    project.add_model()
+    project.run("devtools.revision", "add orders")
+    folder = project.folder / "migrations" / "app"
+    (first,) = folder.glob("*.py")
+    (head,) = [head for head in project.scripts().get_revisions("heads") if "app" in head.branch_labels]
+    for name in ("aaaa", "bbbb"):
+        text = f'revision = "{name}"\ndown_revision = "{head.revision}"\n\n\ndef upgrade():\n    pass\n'
+        (folder / f"{name}.py").write_text(text)
+    with pytest.raises(AssertionError, match="two heads"):
+        project.run("devtools.revision", "add more")
+    assert len(list(folder.glob("*.py"))) == 3
+    assert first.exists()
+
+
+def test_models_and_revisions_agree() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "alembic", "check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_each_branch_has_one_head() -> None:
+    scripts = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
+    labels = [label for head in scripts.get_revisions("heads") for label in head.branch_labels]
+    assert len(labels) == len(set(labels))
+    assert set(labels) <= {"app", "forge_accounts"}
+
+
+def test_revisions_are_written_as_sql_too() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "heads", "--sql"],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": settings.database.url.get_secret_value()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert ("CREATE TABLE users" in result.stdout) is (ROOT / "app" / "models" / "user.py").exists()

@@ -1,0 +1,1 @@
+"""Tests on real processes: API, worker and beat, over sockets."""

@@ -1,0 +1,109 @@
+"""The processes, started once for all tests of this folder that do not kill them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message
+
+from tests.e2e.processes import Running, free_port, start_api, start_worker, wait_until
+
+# Short, so that a dead worker's tasks are back within seconds.
+FAST = {
+    "CELERY_VISIBILITY_TIMEOUT": "6",
+    "CELERY_VISIBILITY_HEARTBEAT": "1",
+    "CELERY_MAX_REDELIVERIES": "2",
+}
+
+
+class _Mailbox(Message):
+    def __init__(self) -> None:
+        super().__init__(EmailMessage)
+        self.mails: list[Any] = []
+
+    def handle_message(self, message: Any) -> None:
+        self.mails.append(message)
+
+
+@dataclass
+class Stack:
+    """A running application."""
+
+    api: Running
+    worker: Running
+    http: httpx.Client
+    mails: list[Any]
+    environment: dict[str, str]
+
+    def ready(self, status: int) -> dict[str, Any]:
+        """Return the answer of GET /ready once it has that status."""
+        answer = wait_until(
+            lambda: [r] if (r := self.http.get("/ready")).status_code == status else [], 30, f"{status}"
+        )
+        return dict(answer[0].json())
+
+    def state(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
+        """Return the task's answer once it has ended."""
+
+        def ended() -> Any:
+            answer = self.http.get(f"/task/{task_id}")
+            assert answer.status_code == 200, answer.text
+            return answer.json() if answer.json()["status"] in {"SUCCESS", "FAILURE", "REVOKED"} else None
+
+        return dict(wait_until(ended, timeout, f"task {task_id} to end"))
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator["redis.Redis"]:
+    """Give a client of the broker's database, emptied first, and the results with it."""
+    from app.core.config import settings
+
+    results = redis.Redis.from_url(settings.celery.result_backend.get_secret_value())
+    client = redis.Redis.from_url(settings.celery.broker_url.get_secret_value())
+    client.flushdb()
+    results.flushdb()
+    yield client
+    client.close()
+    results.close()
+
+
+@pytest.fixture(scope="session")
+def stack(broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Start the API and a worker."""
+    folder = tmp_path_factory.mktemp("stack")
+    mailbox = _Mailbox()
+    sink = Controller(mailbox, hostname="127.0.0.1", port=free_port())
+    sink.start()
+    environment = {**FAST, "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": str(sink.port), "EMAIL_USE_TLS": "false"}
+    worker = start_worker(folder / "worker.log", **environment)
+    api, address = start_api(folder / "api.log", **environment)
+    with httpx.Client(base_url=address, timeout=40) as http:
+        running = Stack(api, worker, http, mailbox.mails, environment)
+        yield running
+    api.stop()
+    running.worker.stop()
+    sink.stop()
+    assert not re.search(r"Traceback", api.text()), api.text()
+
+
+@pytest.fixture
+def probe_task() -> Any:
+    """Give a function that returns a task of `probe_tasks` by its name."""
+    import tests.e2e.probe_tasks  # noqa: F401
+    from app.core.celery import celery_app
+
+    return lambda name: celery_app.tasks[f"probe.{name}"]
+
+
+@pytest.fixture
+def cache_client() -> Any:
+    """Give a client of the cache's database, where the probe tasks leave their traces."""
+    from app.core.redis import cache
+
+    return cache.sync.client

@@ -1,0 +1,81 @@
+"""Tasks that only these tests run: they do what goes wrong in production."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import text
+
+from app.core.celery import celery_app, with_db_init
+from app.core.database import get_db
+from app.core.redis import cache
+
+
+def _work(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+@celery_app.task(name="probe.mark")
+def mark(number: int, seconds: float = 0.01) -> int:
+    """Work for a while, then count the run of this number."""
+    _work(seconds)
+    cache.sync.client.hincrby("probe:marks", str(number), 1)
+    return number
+
+
+@celery_app.task(name="probe.fail")
+def fail() -> None:
+    """Raise."""
+    raise ValueError("as it should")
+
+
+@celery_app.task(name="probe.die", queue_name="long")
+def die() -> None:
+    """Kill the process that runs it, every time."""
+    cache.sync.client.incr("probe:deaths")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@celery_app.task(name="probe.async_database", bind=True)
+@with_db_init
+async def async_database(self: Any, number: int) -> dict[str, Any]:
+    """Use the database on the process's loop."""
+    async for db in get_db():
+        await asyncio.sleep(0)
+        value = await db.scalar(text(f"SELECT {int(number)}"))
+    return {
+        "value": value,
+        "id": self.request.id,
+        "place": [os.getpid(), id(asyncio.get_running_loop()), id(db.bind)],
+    }
+
+
+@celery_app.task(name="probe.async_retry", bind=True, max_retries=2)
+async def async_retry(self: Any) -> int:
+    """Fail twice, then return how often it was retried."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
+    return int(self.request.retries)
+
+
+@celery_app.task(name="probe.async_slow", soft_time_limit=1, time_limit=20)
+async def async_slow() -> None:
+    """Outlive its soft time limit."""
+    await asyncio.sleep(15)
+
+
+@celery_app.task(name="probe.own_loop")
+@with_db_init
+def own_loop(number: int) -> int:
+    """Use the database as the specification's page does: `asyncio.run` inside a plain task."""
+
+    async def read() -> int:
+        async for db in get_db():
+            return int(await db.scalar(text(f"SELECT {int(number)}")) or 0)
+        raise AssertionError("get_db yielded nothing")
+
+    run: Callable[[Any], int] = asyncio.run
+    return run(read())

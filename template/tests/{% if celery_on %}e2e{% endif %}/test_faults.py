@@ -1,0 +1,112 @@
+"""Killed processes and a lost Redis."""
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import FAST, Stack
+from tests.e2e.processes import start_worker, wait_until
+
+TASKS = 500
+
+
+def _marks(cache_client: Any) -> dict[bytes, bytes]:
+    return dict(cache_client.hgetall("probe:marks"))
+
+
+def _done(cache_client: Any, number: int) -> bool:
+    return len(_marks(cache_client)) >= number
+
+
+def _queue_up(probe_task: Any, cache_client: Any) -> None:
+    cache_client.delete("probe:marks")
+    mark = probe_task("mark")
+    for number in range(TASKS):
+        mark.apply_async((number,))
+
+
+def test_killed_children_lose_no_task(stack: Stack, probe_task: Any, cache_client: Any) -> None:
+    _queue_up(probe_task, cache_client)
+    for share in (0.1, 0.3, 0.5):
+        enough = partial(_done, cache_client, int(TASKS * share))
+        wait_until(enough, 60, f"{share:.0%} of the tasks")
+        os.kill(stack.worker.children()[0], signal.SIGKILL)
+    wait_until(lambda: len(_marks(cache_client)) == TASKS, 90, "all tasks")
+
+
+def test_killed_worker_loses_no_task_it_holds(
+    stack: Stack, broker: Any, probe_task: Any, cache_client: Any, tmp_path: Path
+) -> None:
+    _queue_up(probe_task, cache_client)
+    wait_until(lambda: len(_marks(cache_client)) >= TASKS * 0.2, 60, "a fifth of the tasks")
+
+    def stopped_with_all_registered() -> bool:
+        # kombu pops a message and registers it in two steps: a worker killed between the two does not hold it yet.
+        stack.worker.signal(signal.SIGSTOP)
+        known = broker.llen("default") + broker.hlen("unacked")
+        if broker.hlen("unacked") and known + len(_marks(cache_client)) >= TASKS:
+            return True
+        stack.worker.signal(signal.SIGCONT)
+        return False
+
+    wait_until(stopped_with_all_registered, 20, "a moment in which the worker holds tasks and all are registered")
+    stack.worker.signal(signal.SIGKILL)
+    stack.worker.process.wait(10)
+    killed = time.monotonic()
+    stack.worker = start_worker(tmp_path / "after.log", **stack.environment)
+    wait_until(lambda: len(_marks(cache_client)) == TASKS, 90, "all tasks")
+    wait_until(lambda: not broker.hlen("unacked"), 30, "nothing to be held any more")
+    assert time.monotonic() - killed < 75
+
+
+def test_ready_tells_of_a_dead_worker(stack: Stack, tmp_path: Path) -> None:
+    stack.worker.signal(signal.SIGKILL)
+    stack.worker.process.wait(10)
+    answer = stack.ready(503)
+    assert answer["checks"]["worker"] == "unavailable"
+    stack.worker = start_worker(tmp_path / "again.log", **stack.environment)
+    stack.ready(200)
+
+
+def test_long_tasks_and_countdowns_run_once(stack: Stack, probe_task: Any, cache_client: Any, tmp_path: Path) -> None:
+    cache_client.delete("probe:marks")
+    longer = 1.5 * float(FAST["CELERY_VISIBILITY_TIMEOUT"])
+    second = start_worker(tmp_path / "second.log", **stack.environment)
+    try:
+        results = [
+            probe_task("mark").delay(1, longer),
+            probe_task("mark").apply_async((2,), countdown=longer),
+        ]
+        for result in results:
+            assert stack.state(result.id, timeout=60)["status"] == "SUCCESS"
+    finally:
+        second.stop()
+    assert _marks(cache_client) == {b"1": b"1", b"2": b"1"}
+
+
+def test_a_task_that_kills_its_process_is_given_up(stack: Stack, probe_task: Any, cache_client: Any) -> None:
+    cache_client.delete("probe:deaths")
+    state = stack.state(probe_task("die").delay().id, timeout=90)
+    assert state["error"]["type"] == "RedeliveryLimitExceeded", state
+    assert int(cache_client.get("probe:deaths")) == 1 + int(FAST["CELERY_MAX_REDELIVERIES"])
+
+
+def test_frozen_redis_is_a_503_within_three_seconds(stack: Stack, broker: Any) -> None:
+    pid = broker.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for method, path, body in (("GET", "/task/x", None), ("POST", "/process", {"a": 1})):
+            start = time.monotonic()
+            answer = stack.http.request(method, path, json=body)
+            assert answer.status_code == 503, answer.text
+            assert "task queue" in answer.json()["detail"]
+            assert time.monotonic() - start < 3
+        start = time.monotonic()
+        assert stack.http.get("/health").status_code == 200
+        assert time.monotonic() - start < 0.5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: stack.http.post("/process", json={"a": 1}).status_code == 200, 60, "tasks to run again")
