@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from app.core.config import defaults, settings
 from app.core.config.base import env_file, is_local
-from devtools.servers import Servers, embedded_servers, free_port
+from devtools.servers import FolderInUse, Servers, embedded_servers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".dev"
@@ -166,25 +166,38 @@ def run(command: list[str], environment: dict[str, str]) -> int:
             process.wait()
 
 
+def start(servers: Servers) -> int:
+    """Bring the database up to date, run the Procfile, and return the exit code."""
+    variables = environment(servers)
+    say("database: applying the revisions (alembic upgrade heads)")
+    code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
+    if code == 0:
+        names = choose_processes(variables)
+        say(f"starting {', '.join(names)}; Ctrl-C stops everything")
+        # No file of settings: honcho would put `.env` before what was chosen here.
+        code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
+    return code
+
+
 def main() -> None:
     """Start everything, and stop it in the reverse order."""
     os.chdir(ROOT)
-    if settings.app.environment not in {"development", "test"}:
+    if settings.app.must_be_safe:
         sys.exit(f"ENVIRONMENT is {settings.app.environment}: `make dev` is for development.")
     redis, postgres = choose_redis(), choose_database()
-    with contextlib.suppress(KeyboardInterrupt):
-        with embedded_servers(DATA, redis=redis, postgres=postgres, name=defaults.DATABASE_NAME) as servers:
-            variables = environment(servers)
-            say("database: applying the revisions (alembic upgrade heads)")
-            code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
-            if code == 0:
-                names = choose_processes(variables)
-                say(f"starting {', '.join(names)}; Ctrl-C stops everything")
-                # No file of settings: honcho would put `.env` before what was chosen here.
-                code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
-        say("everything has stopped")
-        # Being told to stop is no failure.
-        sys.exit(0 if code in {128 + signal.SIGINT, 128 + signal.SIGTERM} else code)
+    code = -signal.SIGINT
+    try:
+        # Being told to stop while the servers start is no failure either.
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            embedded_servers(DATA, redis=redis, postgres=postgres, name=defaults.DATABASE_NAME) as servers,
+        ):
+            code = start(servers)
+    except FolderInUse as error:
+        sys.exit(f"dev: {error}")
+    say("everything has stopped")
+    stopped = {sign * number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) for sign in (-1, 1)}
+    sys.exit(0 if code in stopped or code - 128 in stopped else code)
 
 
 if __name__ == "__main__":

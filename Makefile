@@ -1,0 +1,42 @@
+# Works with nothing but Python 3.11 or later, pip, git and make: uv comes into .venv, and everything else through it.
+PYTHON ?= python3
+VENV   := $(CURDIR)/.venv
+STAMP  := $(VENV)/.synced
+
+# Generated projects find this uv first, and nothing of the caller's own virtual environment.
+export PATH := $(VENV)/bin:$(PATH)
+unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
+
+.PHONY: help setup demo test check matrix release clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## install the tools of this repository into .venv (done for you by the others)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Forge needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(VENV)/bin/python || { echo "==> creating .venv"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(VENV)/bin/uv || { echo "==> installing uv into .venv"; $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on 'uv>=0.13,<0.14'; }
+	@echo "==> installing the tools of this repository into .venv"
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --python $(VENV)/bin/python
+	@touch $@
+
+demo: $(STAMP) ## copy the template, start the project, run real tasks, stop it again
+	@$(VENV)/bin/python scripts/demo.py
+
+test: $(STAMP) ## the test suite (about ten minutes on two cores)
+	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+check: $(STAMP) ## formatter, linters and types on everything
+	@$(VENV)/bin/python -m pre_commit run --all-files
+
+matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included
+	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
+
+release: $(STAMP) ## write tests/releases/vX.Y.Z.tar.gz for the version on top of CHANGELOG.md
+	@$(VENV)/bin/python scripts/release.py
+
+clean: ## remove .venv and every cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

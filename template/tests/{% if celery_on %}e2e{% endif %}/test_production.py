@@ -1,0 +1,24 @@
+"""Production starts with safe settings only."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Running, free_port
+
+COMMANDS = {
+    "worker": ("celery", "-A", "app.core.celery:celery_app", "worker"),
+    "beat": ("celery", "-A", "app.core.celery:celery_app", "beat", "--schedule", "/dev/null"),
+    "api": ("uvicorn", "app.main:app", "--port", str(free_port())),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_process_starts_without_a_broker_password(command: str, tmp_path: Path) -> None:
+    nowhere = f"redis://redis.invalid:{free_port()}/1"
+    process = Running(tmp_path / "log", *COMMANDS[command], ENVIRONMENT="production", CELERY_BROKER_URL=nowhere)
+    try:
+        assert process.process.wait(30) != 0
+    finally:
+        process.stop()
+    assert "CELERY_BROKER_URL names no password for redis.invalid" in process.text()

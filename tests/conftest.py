@@ -1,0 +1,116 @@
+"""Isolation from this machine's settings, a clean clone of the working tree, and one way to render it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before Copier is imported, because plumbum copies the environment then: no settings of the person who runs the tests,
+# neither git's (signing, line endings, templates) nor Copier's (trust, defaults), may reach them.
+_HOME = Path(tempfile.mkdtemp(prefix="forge-tests-"))
+(_HOME / "settings.yml").write_text("{}\n", encoding="utf-8")
+(_HOME / "gitconfig").write_text(
+    "[user]\n\tname = Tester\n\temail = tester@example.com\n[safe]\n\tdirectory = *\n", encoding="utf-8"
+)
+os.environ.update(
+    COPIER_CACHE_DIR=str(_HOME / "cache"),
+    COPIER_SETTINGS_PATH=str(_HOME / "settings.yml"),
+    GIT_CONFIG_GLOBAL=str(_HOME / "gitconfig"),
+    GIT_CONFIG_SYSTEM=os.devnull,
+    GIT_CONFIG_NOSYSTEM="1",
+    GIT_TERMINAL_PROMPT="0",
+)
+for _name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+    os.environ.pop(_name, None)
+
+pytest_plugins = ["pytest_copie.plugin"]
+
+import json  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Iterator, Mapping  # noqa: E402
+from typing import Any  # noqa: E402
+
+import copier  # noqa: E402
+import pytest  # noqa: E402
+import yaml  # noqa: E402
+
+from forge_template import ROOT, clone_working_tree  # noqa: E402
+
+Answers = Mapping[str, Any]
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing in the temporary folder."""
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def questions() -> dict[str, dict[str, Any]]:
+    """The questions of copier.yml, computed ones included."""
+    config = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+    return {name: question for name, question in config.items() if not name.startswith("_")}
+
+
+@pytest.fixture(scope="session")
+def asked(questions: dict[str, dict[str, Any]]) -> set[str]:
+    """The names of the questions whose answer a person gives or that are recorded: all but the computed ones."""
+    return {name for name, question in questions.items() if question.get("when") is not False}
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository of the template as the working tree has it."""
+    return clone_working_tree(tmp_path_factory.mktemp("template") / "forge")
+
+
+class Renderer:
+    """Renders the template in this process; the same answers are rendered once."""
+
+    def __init__(self, template: Path, asked: set[str], scratch: Path) -> None:
+        self._template = template
+        self._asked = asked
+        self._scratch = scratch
+        self._known: dict[str, Path] = {}
+        self._count = 0
+
+    def __call__(self, answers: Answers | None = None) -> Path:
+        """Return a project with these answers, and the defaults of the others. Shared: read it, do not write to it."""
+        key = json.dumps(dict(answers or {}), sort_keys=True)
+        if key not in self._known:
+            self._known[key] = self.anew(answers)
+        return self._known[key]
+
+    def anew(self, answers: Answers | None = None, target: Path | None = None) -> Path:
+        """Render a project that is the caller's alone."""
+        given = dict(answers or {})
+        # Copier ignores an answer to no question without a word; a test with a misspelt name would test the defaults.
+        unknown = sorted(set(given) - self._asked)
+        if unknown:
+            raise ValueError(f"copier.yml asks no such questions: {', '.join(unknown)}")
+        self._count += 1
+        project = target or self._scratch / f"{self._count:03d}" / "project"
+        copier.run_copy(
+            str(self._template),
+            project,
+            data=given,
+            vcs_ref="HEAD",
+            defaults=True,
+            unsafe=True,
+            quiet=True,
+        )
+        return project
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, asked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    """`render(answers)` gives the folder of a project, `render.anew(answers)` one of its own."""
+    return Renderer(template, asked, tmp_path_factory.mktemp("rendered"))
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder whose path is short: PostgreSQL's sockets have room for about a hundred characters."""
+    folder = Path(tempfile.mkdtemp(prefix="forge-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

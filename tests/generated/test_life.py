@@ -1,0 +1,55 @@
+"""The generated project's own tests and checks pass, in the combinations that most people will have."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Renderer
+from tests.generated.life import check, find_python, install, own_tests
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "standard-postgresql": ("3.11", {"profile": "standard", "database": "postgresql"}),
+    "minimal-sqlite": ("3.11", {"profile": "minimal", "database": "sqlite"}),
+    "production-postgresql": ("3.11", {"profile": "production", "database": "postgresql"}),
+    "celery-without-auth": ("3.11", {"auth": "none"}),
+    "fastapi-without-celery": ("3.11", {"use_celery": False}),
+    "standard-on-3.13": ("3.13", {}),
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """An installed project and its interpreter."""
+
+    folder: Path
+    python: str
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in VARIANTS])
+def project(request: pytest.FixtureRequest, render: Renderer) -> Iterator[Project]:
+    version, answers = VARIANTS[request.param]
+    python = find_python(version)
+    if python is None:
+        warnings.warn(f"NOT TESTED on Python {version}: this machine has none", stacklevel=1)
+        pytest.skip(f"no Python {version} on this machine")
+    scratch = Path(tempfile.mkdtemp(prefix="forge-"))
+    folder = render.anew(answers, scratch / "project")
+    install(folder, python)
+    yield Project(folder, python)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_checks_are_clean(project: Project) -> None:
+    check(project.folder, project.python)
+
+
+def test_own_tests_pass(project: Project) -> None:
+    own_tests(project.folder, project.python)

@@ -1,0 +1,34 @@
+"""Every profile on every database, MariaDB included; FORGE_PYTHON chooses the Python version (3.11 without it)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Renderer
+from tests.generated.life import check, find_python, install, own_tests
+
+pytestmark = pytest.mark.matrix
+
+
+@pytest.mark.parametrize("profile", ["minimal", "standard", "production"])
+@pytest.mark.parametrize(
+    "database",
+    [
+        "postgresql",
+        "sqlite",
+        # One server for all three: the tests of one project at a time.
+        pytest.param("mysql", marks=pytest.mark.xdist_group("mariadb")),
+    ],
+)
+def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, profile: str, database: str) -> None:
+    version = os.environ.get("FORGE_PYTHON", "3.11")
+    python = find_python(version)
+    assert python, f"no Python {version} on this machine"
+    folder = render.anew({"profile": profile, "database": database}, scratch / "project")
+    install(folder, python)
+    check(folder, python)
+    extra = {"TEST_DATABASE_URL": request.getfixturevalue("mariadb")} if database == "mysql" else {}
+    own_tests(folder, python, extra)
