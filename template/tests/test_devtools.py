@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -87,6 +89,13 @@ def test_a_taken_port_is_passed_over() -> None:
     assert servers.free_port(free) == free
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder outside of pytest's own, which another run may close to PostgreSQL's user while this one is root."""
+    with tempfile.TemporaryDirectory(prefix="devtools-") as path:
+        yield Path(path)
+
+
 def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
     redis = (ROOT / "app" / "core" / "redis.py").exists()
     postgres = "postgresql" in os.environ["DATABASE_URL"]
@@ -119,58 +128,61 @@ def _alive(pids: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_servers_end_with_their_process(number: signal.Signals, tmp_path: Path) -> None:
-    process, pids = _start_servers(tmp_path)
+def test_servers_end_with_their_process(number: signal.Signals, folder: Path) -> None:
+    process, pids = _start_servers(folder)
     assert len(_alive(pids)) == len(pids) > 0
     process.send_signal(number)
     assert process.wait(30) != 0
     assert _alive(pids) == []
 
 
-def test_a_folder_has_one_set_of_servers(tmp_path: Path) -> None:
+def test_a_folder_has_one_set_of_servers(folder: Path) -> None:
     with (
-        servers.embedded_servers(tmp_path, redis=False, postgres=False),
+        servers.embedded_servers(folder, redis=False, postgres=False),
         pytest.raises(servers.FolderInUse, match="make dev"),
-        servers.embedded_servers(tmp_path, redis=False, postgres=False),
+        servers.embedded_servers(folder, redis=False, postgres=False),
     ):
         pass
 
 
-def test_servers_of_a_killed_process_are_replaced(tmp_path: Path) -> None:
-    process, old = _start_servers(tmp_path)
+def test_servers_of_a_killed_process_are_replaced(folder: Path) -> None:
+    process, old = _start_servers(folder)
     process.kill()
     process.wait(10)
-    process, _ = _start_servers(tmp_path)
+    process, _ = _start_servers(folder)
     process.terminate()
     process.wait(30)
     assert _alive(old) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_make_dev_starts_everything_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
     for part in ("app", "devtools", "migrations"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("alembic.ini", "Procfile"):
-        shutil.copy(ROOT / part, tmp_path)
-    # Ports that are taken: the next ones are used, and said.
-    with socket.socket() as taken, (tmp_path / "log").open("w") as output:
+        shutil.copy(ROOT / part, folder)
+    with socket.socket() as taken:
+        # A taken port: the next one is used, and said.
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        wanted = taken.getsockname()[1]
-        variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "EMAIL_PORT": "1025"}
-        for name in ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-            variables[name] = "redis://127.0.0.1:1/0"
-        if "postgresql" in variables["DATABASE_URL"]:
-            variables["DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
+        _run_dev(folder, taken.getsockname()[1])
+
+
+def _run_dev(folder: Path, wanted: int) -> None:
+    log = folder / "log"
+    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "EMAIL_PORT": "1025"}
+    for name in ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        variables[name] = "redis://127.0.0.1:1/0"
+    if "postgresql" in variables["DATABASE_URL"]:
+        variables["DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
+    with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "devtools.dev"],
-            cwd=tmp_path,
+            cwd=folder,
             env=variables,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    log = tmp_path / "log"
     try:
         port = int(_logged(log, process, r"dev: API: http://127\.0\.0\.1:(\d+)/docs"))
         assert port != wanted
@@ -178,18 +190,18 @@ def test_make_dev_starts_everything_and_leaves_nothing(number: signal.Signals, t
         _logged(log, process, r"Application startup (complete)")
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
         # As a terminal does for Ctrl-C: the whole foreground group gets it.
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.terminate()
+            process.wait(60)
     assert "dev: everything has stopped" in log.read_text()
     started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
     assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
     assert _alive(started) == []
     commands = subprocess.run(["ps", "-ww", "-eo", "stat=,command="], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) not in commands
+    assert str(folder) not in commands
 
 
 def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:

@@ -59,7 +59,7 @@ class Stack:
         return dict(wait_until(ended, timeout, f"task {task_id} to end"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def broker() -> Iterator["redis.Redis"]:
     """Give a client of the broker's database, emptied first, and the results with it."""
     from app.core.config import settings
@@ -69,11 +69,12 @@ def broker() -> Iterator["redis.Redis"]:
     client.flushdb()
     results.flushdb()
     yield client
-    client.close()
-    results.close()
+    for connection in (client, results):
+        connection.flushdb()
+        connection.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Start the API and a worker."""
     folder = tmp_path_factory.mktemp("stack")

@@ -1,0 +1,14 @@
+"""An example to start from. This file is yours: change it or delete it, an update will not bring it back."""
+
+from sqlalchemy import func, select
+
+from app.core.celery import celery_app, with_db_init
+from app.core.database import session_scope
+
+
+@celery_app.task(name="example.database_time")
+@with_db_init
+async def database_time() -> str:
+    """Return the database's clock: a task may be `async def` and use the database like a route."""
+    async with session_scope() as db:
+        return str(await db.scalar(select(func.current_timestamp())))

@@ -1,0 +1,33 @@
+"""The application as a whole."""
+
+import httpx
+import pytest
+
+from app.api import health
+
+
+async def test_health_needs_nothing(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_ready_names_each_part(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/ready")
+    # No worker runs in this test.
+    expected = {name: "unavailable" if name == "worker" else "ok" for name in health.checks}
+    assert "database" in expected
+    assert answer.json()["checks"] == expected
+    assert answer.status_code == (503 if "worker" in expected else 200)
+
+
+async def test_a_broken_check_is_unavailable_and_tells_no_details(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise ConnectionError("db.internal:5432 refused")
+
+    monkeypatch.setitem(health.checks, "database", broken)
+    answer = await client.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["database"] == "unavailable"
+    assert "internal" not in answer.text
