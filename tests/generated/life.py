@@ -40,9 +40,9 @@ def find_python(version: str) -> str | None:
 
 
 def install(project: Path, python: str) -> None:
-    """Make the project a repository, as a person does first, and install it."""
-    commit_tree_without_secrets(project)
+    """Install the project and make it a repository, its lock file included: that is its owner's."""
     run(["uv", "sync", "--python", python], project, timeout=INSTALL_LIMIT)
+    commit_tree_without_secrets(project)
 
 
 def commit_tree_without_secrets(project: Path) -> None:
