@@ -4,6 +4,7 @@ Redis has no notion of a consumer that went away: kombu gives a task to another 
 visibility timeout. With the heartbeat that timeout is about dead workers, not about long tasks or countdowns.
 """
 
+import os
 import threading
 import time
 from typing import Any
@@ -18,6 +19,10 @@ from app.core.config import settings
 
 _logger = get_logger(__name__)
 _state: Any = state
+
+# No child is forked while the thread is inside a library: it would inherit whatever lock is held there, locked for ever.
+_beating = threading.Lock()
+os.register_at_fork(before=_beating.acquire, after_in_parent=_beating.release, after_in_child=_beating.release)
 
 WORKERS = "workers"
 """Sorted set in the broker's database: worker name → when it was last heard of, in Redis's own time."""
@@ -51,9 +56,9 @@ class HeldTasks(bootsteps.StartStopStep):
         while not stopped.is_set():
             try:
                 with consumer.app.connection_for_write() as connection:
-                    channel = connection.default_channel
                     while True:
-                        renew(channel, consumer.hostname)
+                        with _beating:
+                            renew(connection.default_channel, consumer.hostname)
                         if stopped.wait(interval):
                             return
             except (RedisError, OperationalError, OSError) as error:
