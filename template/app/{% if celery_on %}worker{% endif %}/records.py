@@ -18,10 +18,13 @@ _logger = structlog.get_logger("app.worker")
 
 
 class ResultBackend(RedisBackend):
-    """Celery's Redis backend, but listening for a result only when somebody waits for it.
+    """Celery's Redis backend, which listens for a result only when somebody waits for it and takes RETRY from the task.
 
     Celery subscribes at every `.delay()`; a process that only publishes never reads those messages, and with a frozen
     Redis the subscription blocks far longer than the publishing (https://github.com/celery/celery/issues/6963).
+
+    Celery says RETRY when the next attempt is queued already: where that one ends first, RETRY would be the last word.
+    `AppTask.retry` says it before.
     """
 
     result_consumer: Any
@@ -33,6 +36,10 @@ class ResultBackend(RedisBackend):
         """Subscribe to a result that is waited for."""
         self.result_consumer.consume_from(result.id)
         return super().add_pending_result(result, *args, **kwargs)
+
+    def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
+        """Do nothing: see the class."""
+        return exc
 
 
 @dataclass(frozen=True)

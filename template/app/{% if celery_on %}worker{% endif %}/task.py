@@ -5,7 +5,8 @@ import inspect
 from contextvars import ContextVar
 from typing import Any
 
-from celery import Task, current_app, current_task
+from celery import Task, current_app, current_task, states
+from celery.exceptions import Reject
 
 from app.core.config import settings
 from app.worker import event_loop, records
@@ -24,7 +25,9 @@ class RedeliveryLimitExceeded(Exception):
 
 
 class AppTask(Task[Any, Any]):
-    """A task whose body may be `async def`, and which is given up when it keeps killing its process."""
+    """A task whose body may be `async def`, which is given up when it keeps killing its process, and kept when it cannot be
+    queued for its next attempt.
+    """
 
     queue_name: str | None = None
     """The queue it goes to where the caller names none; None is `default`. Celery's own `queue` option is deprecated."""
@@ -67,3 +70,21 @@ class AppTask(Task[Any, Any]):
                 f"{self.name} was handed out again {count} times, as its worker died or was stopped each time; "
                 f"given up at CELERY_MAX_REDELIVERIES={limit}"
             )
+
+    def retry(self, args: Any = None, kwargs: Any = None, exc: Any = None, *more: Any, **options: Any) -> Any:
+        """Queue the next attempt as Celery does, having said so first; see `ResultBackend`.
+
+        Raises:
+            celery.exceptions.Retry: the next attempt is queued.
+            celery.exceptions.Reject: it could not be queued; this attempt goes back to its queue.
+            celery.exceptions.MaxRetriesExceededError: there is no attempt left, and `exc` is None.
+            BaseException: `exc`, there being no attempt left.
+        """
+        request = self.request
+        if not (request.called_directly or request.is_eager or request.ignore_result):
+            self.backend.store_result(request.id, exc, states.RETRY, request=request)
+        try:
+            return super().retry(args, kwargs, exc, *more, **options)
+        except Reject as error:
+            # Celery's own would drop the task.
+            raise Reject(error.reason, requeue=True) from error
