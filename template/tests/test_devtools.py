@@ -103,6 +103,8 @@ def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
         pytest.skip("this project has no embedded server")
     code = (
         "import pathlib, sys, signal\n"
+        # Ignored in whatever a shell started in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from devtools.servers import embedded_servers\n"
         f"with embedded_servers(pathlib.Path(sys.argv[1]), redis={redis}, postgres={postgres}):\n"
         "    print('up', flush=True)\n"
