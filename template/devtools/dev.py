@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from app.core.config import defaults, settings
 from app.core.config.base import env_file, is_local
+from devtools import secrets
 from devtools.servers import FolderInUse, Servers, embedded_servers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,10 +75,10 @@ def choose_redis() -> bool:
     if concern is None:
         return False
     queues: Any = getattr(settings, "celery", None)
-    secrets: list[SecretStr] = [concern.connection_url]
+    urls: list[SecretStr] = [concern.connection_url]
     if queues is not None:
-        secrets += [queues.broker_url, queues.result_backend]
-    problems = [problem for secret in secrets if (problem := redis_problem(secret.get_secret_value()))]
+        urls += [queues.broker_url, queues.result_backend]
+    problems = [problem for url in urls if (problem := redis_problem(url.get_secret_value()))]
     if problems:
         say(f"Redis: the one in the settings does not answer ({problems[0]}); an embedded Valkey runs instead")
     else:
@@ -166,6 +167,11 @@ def run(command: list[str], environment: dict[str, str]) -> int:
             process.wait()
 
 
+def was_stopped(code: int) -> bool:
+    """Return whether an exit code says that a process was told to stop: -N as Python has it, 128 + N as a shell does."""
+    return (-code if code < 0 else code - 128) in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
 def start(servers: Servers) -> int:
     """Bring the database up to date, run the Procfile, and return the exit code."""
     variables = environment(servers)
@@ -184,6 +190,7 @@ def main() -> None:
     os.chdir(ROOT)
     if settings.app.must_be_safe:
         sys.exit(f"ENVIRONMENT is {settings.app.environment}: `make dev` is for development.")
+    secrets.protect(ROOT / "secret")
     redis, postgres = choose_redis(), choose_database()
     code = -signal.SIGINT
     try:
@@ -196,8 +203,7 @@ def main() -> None:
     except FolderInUse as error:
         sys.exit(f"dev: {error}")
     say("everything has stopped")
-    stopped = {sign * number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) for sign in (-1, 1)}
-    sys.exit(0 if code in stopped or code - 128 in stopped else code)
+    sys.exit(0 if was_stopped(code) else code)
 
 
 if __name__ == "__main__":

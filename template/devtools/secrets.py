@@ -27,9 +27,16 @@ def write_missing(folder: Path) -> list[Path]:
     return written
 
 
+def protect(folder: Path) -> None:
+    """Make the settings files readable by their owner alone: a copy of the template cannot write them so."""
+    for path in folder.glob(".env.*"):
+        path.chmod(0o600)
+
+
 def main() -> None:
     """Write what is missing and say so."""
     written = write_missing(ROOT / "secret")
+    protect(ROOT / "secret")
     for path in written:
         print(f"{path.relative_to(ROOT)}: written with random values")
     if not written:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.core.config import settings
+from app.core.database import make_folder
 from app.models import Base, UtcDateTime, load_models
 
 load_models()
@@ -70,7 +71,9 @@ def upgrade(connection: Connection) -> None:
 
 async def online() -> None:
     """Run the migrations on the database of the settings."""
-    engine = create_async_engine(settings.database.sqlalchemy_url, poolclass=NullPool)
+    url = settings.database.sqlalchemy_url
+    make_folder(url)
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     async with engine.connect() as connection:
         await connection.run_sync(upgrade)
         await connection.commit()

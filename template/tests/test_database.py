@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.core import database
@@ -162,6 +163,14 @@ async def test_sqlite_checks_references_and_waits() -> None:
     async with session_scope() as db:
         pragmas = [await db.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys", "busy_timeout")]
     assert pragmas == ["wal", 1, 10000]
+
+
+async def test_errors_do_not_show_values() -> None:
+    async with session_scope() as db:
+        with pytest.raises(DBAPIError) as raised:
+            await db.execute(text("SELECT :value FROM no_such_table"), {"value": "swordfish"})
+    assert "no_such_table" in str(raised.value)
+    assert "swordfish" not in str(raised.value)
 
 
 @pytest.mark.parametrize("dialect", [postgresql.dialect(), mysql.dialect(), sqlite.dialect()])  # type: ignore[no-untyped-call]

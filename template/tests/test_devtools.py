@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.core.config import Settings, base
-from devtools import conflicts, secrets, servers
+from devtools import conflicts, dev, secrets, servers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +31,20 @@ def test_secrets_are_written_once(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in written)
     assert secrets.write_missing(tmp_path) == []
     assert {path: path.read_text() for path in written} == before
+
+
+def test_secrets_that_others_may_read_are_protected(tmp_path: Path) -> None:
+    path = tmp_path / ".env.production"
+    path.touch(mode=0o644)
+    secrets.protect(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped"), [(0, False), (1, False), (2, False), (15, False), (-2, True), (130, True), (143, True)]
+)
+def test_only_being_told_to_stop_is_no_failure(code: int, stopped: bool) -> None:
+    assert dev.was_stopped(code) is stopped
 
 
 def test_the_same_name_gets_the_same_random_value() -> None:

@@ -79,7 +79,9 @@ class Project:
         for revision in (folder / "migrations" / "app").glob("*.py"):
             revision.unlink()
         url = settings.database.sqlalchemy_url
-        self.name = str(folder / "owner.db") if url.get_backend_name() == "sqlite" else f"owner_{secrets.token_hex(4)}"
+        self.name = (
+            str(folder / "data" / "owner.db") if url.get_backend_name() == "sqlite" else f"owner_{secrets.token_hex(4)}"
+        )
         self.url = url.set(database=self.name)
 
     def execute(self, statement: str) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -25,6 +25,12 @@ _engines: dict[asyncio.AbstractEventLoop | None, AsyncEngine] = {}
 _pid = os.getpid()
 # A fork inherits the parent's engines. They are kept, unused: collecting them would close the parent's connections.
 _inherited: list[dict[asyncio.AbstractEventLoop | None, AsyncEngine]] = []
+
+
+def make_folder(url: URL) -> None:
+    """Make the folder of an SQLite database's file, if it is missing."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
 async def open_database() -> None:
@@ -99,9 +105,9 @@ def _new_engine(*, pooled: bool) -> AsyncEngine:
             "pool_timeout": config.pool_timeout,
             "pool_pre_ping": config.pool_pre_ping,
         }
-    if is_sqlite and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url, echo=config.echo, **options)
+    make_folder(url)
+    # Errors reach logs and the states of tasks: without the values, which may be personal data.
+    engine = create_async_engine(url, echo=config.echo, hide_parameters=not config.echo, **options)
     if is_sqlite:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine

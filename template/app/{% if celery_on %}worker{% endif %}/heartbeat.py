@@ -46,8 +46,9 @@ class HeldTasks(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, consumer: Any) -> None:
-        """Stop the thread."""
-        self._stopped.set()
+        """Stop the thread, but for a worker that is told to stop: it holds what it still runs until its process ends."""
+        if _state.should_stop is None and _state.should_terminate is None:
+            self._stopped.set()
 
     shutdown = stop
 

@@ -9,11 +9,11 @@ import anyio.to_thread
 from celery import current_app
 from celery.canvas import Signature
 from celery.result import AsyncResult
-from kombu.exceptions import OperationalError
+from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
-from app.worker.records import TaskStatus, read_status
+from app.worker.records import TaskStatus, read_status, record_steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +38,7 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
             return await anyio.to_thread.run_sync(
                 lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=_THREADS
             )
-    except (TimeoutError, OperationalError, RedisError) as error:
+    except (TimeoutError, LimitExceeded, OperationalError, RedisError) as error:
         raise QueueUnavailable("The task queue does not answer; try again later.") from error
 
 
@@ -48,8 +48,7 @@ async def enqueue(signature: Signature[Any]) -> AsyncResult[Any]:
     Raises:
         QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds.
     """
-    result: AsyncResult[Any] = await in_thread(signature.apply_async)
-    return result
+    return await in_thread(_publish, signature)
 
 
 async def status_of(task_id: str) -> TaskStatus | None:
@@ -82,6 +81,13 @@ async def check_queue() -> None:
         QueueUnavailable: see `enqueue`.
     """
     await in_thread(_ping)
+
+
+def _publish(signature: Signature[Any]) -> AsyncResult[Any]:
+    result: AsyncResult[Any] = signature.apply_async()
+    if result.parent is not None:
+        record_steps(result)
+    return result
 
 
 def _ping() -> None:

@@ -1,11 +1,13 @@
 """What is known of a task: Celery calls an unknown id PENDING, so each published task leaves a record."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from celery import current_app, states
 from celery.backends.redis import RedisBackend
+from celery.result import ResultSet
 from celery.signals import before_task_publish
 from redis.exceptions import RedisError
 
@@ -32,10 +34,16 @@ class ResultBackend(RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing: see the class."""
 
-    def add_pending_result(self, result: Any, *args: Any, **kwargs: Any) -> Any:
-        """Subscribe to a result that is waited for."""
-        self.result_consumer.consume_from(result.id)
-        return super().add_pending_result(result, *args, **kwargs)
+    def add_pending_result(self, result: Any, weak: bool | None = None, start_drainer: bool = True) -> Any:
+        """Subscribe to a result that is waited for; a callback, which is how a group follows its members, waits for none."""
+        if weak is not None and start_drainer:
+            return result
+        return super().add_pending_result(result, weak=bool(weak), start_drainer=start_drainer)
+
+    def iter_native(self, result: Any, **kwargs: Any) -> Any:
+        """Subscribe to the members of a group that is waited for."""
+        self.add_pending_results(list(_members(result)))
+        return super().iter_native(result, **kwargs)
 
     def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
         """Do nothing: see the class."""
@@ -59,7 +67,7 @@ class TaskStatus:
 
 def connect() -> None:
     """Record each task when it is published."""
-    before_task_publish.connect(_record, weak=False)
+    before_task_publish.connect(_record_published, weak=False)
 
 
 def read_status(task_id: str) -> TaskStatus | None:
@@ -90,20 +98,46 @@ def count_redelivery(task_id: str) -> int:
         return int(pipe.execute()[0])
 
 
-def _record(headers: dict[str, Any], **_: object) -> None:
+def record_steps(result: Any) -> None:
+    """Record the steps of a chain or chord that a worker publishes later, given the result of the last one."""
+    _record(_ids(result))
+
+
+def _members(result: Any) -> Iterator[Any]:
+    if isinstance(result, ResultSet):
+        for member in result.results:
+            yield from _members(member)
+    else:
+        yield result
+
+
+def _ids(result: Any) -> set[str]:
+    found = set()
+    while result is not None:
+        if isinstance(result, ResultSet):
+            found |= {task_id for member in result.results for task_id in _ids(member)}
+        else:
+            found.add(result.id)
+        result = result.parent
+    return found
+
+
+def _record_published(headers: dict[str, Any], **_: object) -> None:
+    _record({headers["id"]}, untracked=bool(headers.get("ignore_result")))
+
+
+def _record(task_ids: set[str], *, untracked: bool = False) -> None:
     backend: Any = current_app.backend
-    meta = {
-        "status": UNTRACKED if headers.get("ignore_result") else states.PENDING,
-        "result": None,
-        "traceback": None,
-        "children": [],
-        "task_id": headers["id"],
-    }
+    status = UNTRACKED if untracked else states.PENDING
+    meta: dict[str, Any] = {"status": status, "result": None, "traceback": None, "children": []}
     try:
-        # NX: a retry is published under the same id and must not wipe out its state.
-        backend.client.set(
-            backend.get_key_for_task(headers["id"]), backend.encode(meta), nx=True, ex=current_app.conf.result_expires
-        )
+        with backend.client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                value = backend.encode({**meta, "task_id": task_id})
+                # A retry is published under the same id and must not wipe out its state.
+                new_only = not untracked
+                pipe.set(backend.get_key_for_task(task_id), value, nx=new_only, ex=current_app.conf.result_expires)
+            pipe.execute()
     except RedisError as error:
-        # The task itself can still be queued, as the broker may be another server.
-        _logger.warning("task_not_recorded", task_id=headers["id"], error=repr(error))
+        # The tasks themselves can still be queued, as the broker may be another server.
+        _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))

@@ -5,12 +5,15 @@ import inspect
 from contextvars import ContextVar
 from typing import Any
 
+import structlog
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
+from redis.exceptions import RedisError
 
 from app.core.config import settings
 from app.worker import event_loop, records
 
+_logger = structlog.get_logger("app.worker")
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
 
 
@@ -64,7 +67,12 @@ class AppTask(Task[Any, Any]):
         if not (self.request.delivery_info or {}).get("redelivered"):
             return
         limit = settings.celery.max_redeliveries
-        count = records.count_redelivery(task_id)
+        try:
+            count = records.count_redelivery(task_id)
+        except RedisError as error:
+            # Raising would end the task before it ran; a delivery that is not counted only puts the limit off.
+            _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
+            return
         if count > limit:
             raise RedeliveryLimitExceeded(
                 f"{self.name} was handed out again {count} times, as its worker died or was stopped each time; "

@@ -1,5 +1,7 @@
 """Killed processes and a lost Redis."""
 
+import base64
+import json
 import os
 import signal
 import time
@@ -15,6 +17,11 @@ TASKS = 500
 
 def _marks(cache_client: Any) -> dict[bytes, bytes]:
     return dict(cache_client.hgetall("probe:marks"))
+
+
+def _number(message: dict[str, Any]) -> int:
+    """Return the argument of a queued `mark`."""
+    return int(json.loads(base64.b64decode(message["body"]))[0][0])
 
 
 def _done(cache_client: Any, number: int) -> bool:
@@ -46,8 +53,10 @@ def test_killed_worker_loses_no_task_it_holds(
     def stopped_with_all_registered() -> bool:
         # kombu pops a message and registers it in two steps: a worker killed between the two does not hold it yet.
         stack.worker.signal(signal.SIGSTOP)
-        known = broker.llen("default") + broker.hlen("unacked")
-        if broker.hlen("unacked") and known + len(_marks(cache_client)) >= TASKS:
+        held = {_number(json.loads(entry)[0]) for entry in broker.hvals("unacked")}
+        waiting = {_number(json.loads(message)) for message in broker.lrange("default", 0, -1)}
+        done = {int(number) for number in _marks(cache_client)}
+        if held and held | waiting | done == set(range(TASKS)):
             return True
         stack.worker.signal(signal.SIGCONT)
         return False
@@ -85,6 +94,21 @@ def test_long_tasks_and_countdowns_run_once(stack: Stack, probe_task: Any, cache
     finally:
         second.stop()
     assert _marks(cache_client) == {b"1": b"1", b"2": b"1"}
+
+
+def test_a_worker_told_to_stop_finishes_what_it_runs_once(
+    stack: Stack, probe_task: Any, cache_client: Any, tmp_path: Path
+) -> None:
+    cache_client.delete("probe:marks")
+    result = probe_task("mark").delay(3, 2 * float(FAST["CELERY_VISIBILITY_TIMEOUT"]))
+    wait_until(lambda: stack.http.get(f"/task/{result.id}").json()["status"] == "STARTED", 30, "the task to start")
+    stopping = stack.worker
+    stopping.process.terminate()
+    stack.worker = start_worker(tmp_path / "next.log", **stack.environment)
+    stopping.process.wait(60)
+    assert stack.state(result.id)["status"] == "SUCCESS"
+    assert not stack.worker.lines("task_started")
+    assert _marks(cache_client) == {b"3": b"1"}
 
 
 def test_a_task_that_kills_its_process_is_given_up(stack: Stack, probe_task: Any, cache_client: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from celery import chord, group
+from celery import chain, chord, group
 
 from app.tasks.example_tasks import database_time
 from tests.e2e.conftest import Stack
@@ -94,6 +94,8 @@ def test_own_event_loops_in_plain_tasks_work_hundreds_of_times(stack: Stack, pro
 def test_group_and_chord(stack: Stack, probe_task: Any) -> None:
     mark = probe_task("mark")
     assert group(mark.s(1000), mark.s(1001)).apply_async().get(timeout=30) == [1000, 1001]
+    nested = group(group(mark.s(1004), mark.s(1005)), chain(mark.s(1006), mark.si(1007))).apply_async()
+    assert nested.get(timeout=30) == [[1004, 1005], 1007]
     total = chord([mark.s(1002), mark.s(1003)], database_time.si()).apply_async()
     assert total.get(timeout=30)[:2] == "20"
 

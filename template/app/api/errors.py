@@ -1,0 +1,23 @@
+"""Answers to requests that are not understood."""
+
+import json
+from typing import cast
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+
+class AsciiResponse(JSONResponse):
+    """JSON that holds any text: a lone surrogate, which JSON can express, has no UTF-8."""
+
+    def render(self, content: object) -> bytes:
+        """Return the content with everything but ASCII escaped."""
+        return json.dumps(content).encode("ascii")
+
+
+async def invalid_request(_: Request, error: Exception) -> JSONResponse:
+    """Answer 422 with what is wrong and where, but without what was sent: it may be a password."""
+    problems = cast(RequestValidationError, error).errors()
+    detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in problems]
+    return AsciiResponse({"detail": detail}, status_code=422)
