@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -12,8 +13,16 @@ from typing import Any
 
 import pytest
 
+from forge_template import run
 from tests.conftest import Renderer
-from tests.generated.life import check, find_python, install, own_tests
+from tests.generated.life import (
+    CHECK_LIMIT,
+    check,
+    commit_tree_without_secrets,
+    find_python,
+    install,
+    own_tests,
+)
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "standard-postgresql": ("3.11", {"profile": "standard", "database": "postgresql"}),
@@ -53,3 +62,18 @@ def test_checks_are_clean(project: Project) -> None:
 
 def test_own_tests_pass(project: Project) -> None:
     own_tests(project.folder, project.python)
+
+
+def test_a_machine_without_uv(render: Renderer, tmp_path: Path) -> None:
+    """The Makefile installs one, which the hooks of `make check` find too."""
+    python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    folder = render.anew({"use_celery": False, "database": "sqlite"}, tmp_path / "project")
+    commit_tree_without_secrets(folder)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "sh", "env", "git", "make", "grep", "mkdir", "uname"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    (programs / "python3").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n', encoding="utf-8")
+    (programs / "python3").chmod(0o755)
+    alone = {"PATH": str(programs)}
+    run(["make", "check"], folder, alone, timeout=CHECK_LIMIT)

@@ -95,7 +95,7 @@ def test_group_and_chord(stack: Stack, probe_task: Any) -> None:
     mark = probe_task("mark")
     assert group(mark.s(1000), mark.s(1001)).apply_async().get(timeout=30) == [1000, 1001]
     nested = group(group(mark.s(1004), mark.s(1005)), chain(mark.s(1006), mark.si(1007))).apply_async()
-    assert nested.get(timeout=30) == [[1004, 1005], 1007]
+    assert nested.get(timeout=30) == [1004, 1005, 1007]
     total = chord([mark.s(1002), mark.s(1003)], database_time.si()).apply_async()
     assert total.get(timeout=30)[:2] == "20"
 
