@@ -1,0 +1,46 @@
+"""Runs before and after every `copier update`: `python migrations before|after ...`, see copier.yml.
+
+Before: refuse what would go wrong, save what git does not keep, bring the answers up to date. After: replace Copier's own
+patching by git's merge of the old render, the project and the new render.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import preflight
+from problem import Problem
+from project import Project
+from releases import between
+
+
+def main() -> None:
+    """Run a stage; a problem is printed in plain words and ends with 1, before anything is touched where it can be."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stage", choices=["before", "after"])
+    parser.add_argument("--answers-file", required=True)
+    parser.add_argument("--source", required=True, help="the template's clone")
+    parser.add_argument("--conflict", choices=["inline", "rej"], default="inline")
+    given = parser.parse_args()
+    try:
+        project = Project.at(Path.cwd(), given.answers_file)
+        releases = between(os.environ["VERSION_PEP440_FROM"], os.environ["VERSION_PEP440_TO"])
+        if given.stage == "before":
+            preflight.check(project)
+            project.remember(os.environ["VERSION_FROM"])
+            project.rewrite_answers(releases)
+        else:
+            # Importing Copier takes half a second, which a refusal in the stage before need not pay.
+            import update  # noqa: PLC0415
+
+            update.run(project, Path(given.source), given.conflict, releases)
+    except Problem as problem:
+        print(f"\nforge: {problem}\n", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

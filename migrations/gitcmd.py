@@ -1,0 +1,53 @@
+"""Calling git."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+# Set by a hook or an editor that called Copier, they would send git to another repository.
+_FOREIGN = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"}
+_SETTINGS = (
+    "core.quotePath=false",
+    "core.fsmonitor=false",
+    "core.safecrlf=false",
+    "commit.gpgSign=false",
+    f"core.hooksPath={os.devnull}",
+)
+
+
+def git(
+    folder: Path,
+    *arguments: str | Path,
+    extra: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+    accept: tuple[int, ...] = (0,),
+) -> bytes:
+    """Run git in `folder` and return what it prints.
+
+    Raises:
+        subprocess.CalledProcessError: its exit code is not one of `accept`; with git's own words.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    # A person's name and language are no part of the result.
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1"}
+    identity = {"NAME": "Forge", "EMAIL": "forge@localhost", "DATE": "2000-01-01T00:00:00Z"}
+    environment |= {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in identity.items()}
+    environment |= dict(extra or {})
+    settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+    done = subprocess.run(
+        ["git", *settings, *map(str, arguments)], cwd=folder, env=environment, input=data, capture_output=True, check=False
+    )
+    if done.returncode not in accept:
+        words = done.stderr.decode(errors="replace").strip()
+        raise subprocess.CalledProcessError(
+            done.returncode, f"git {' '.join(map(str, arguments))}: {words}", done.stdout, done.stderr
+        )
+    return done.stdout
+
+
+def text(folder: Path, *arguments: str | Path, **options: object) -> str:
+    """Run git and return what it prints as text, without the newline at its end."""
+    return git(folder, *arguments, **options).decode("utf-8", "surrogateescape").rstrip("\n")  # type: ignore[arg-type]

@@ -1,0 +1,27 @@
+"""Who owns a generated file: see owners.yml at the top of the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pathspec
+import yaml
+
+SECRETS = "secret/.env.*"
+
+
+class Owners:
+    """The classes of a release."""
+
+    def __init__(self, source: Path) -> None:
+        listed = yaml.safe_load((source / "owners.yml").read_text(encoding="utf-8"))
+        self._seeded = pathspec.GitIgnoreSpec.from_lines(listed["seeded"])
+        self._user = pathspec.GitIgnoreSpec.from_lines(listed["user"])
+
+    def is_seeded(self, path: str) -> bool:
+        """Return whether the template writes the file once, as a start."""
+        return self._seeded.match_file(path)
+
+    def is_users(self, path: str) -> bool:
+        """Return whether the file is the user's alone."""
+        return self._user.match_file(path)

@@ -1,0 +1,64 @@
+"""What Copier does not check itself, said before anything is touched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import gitcmd
+from problem import Problem
+from project import Project
+
+NEEDED_GIT = (2, 38)
+_IN_PROGRESS = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase",
+}
+_MARKERS = r"^(<{7}|>{7})( |$)"
+
+
+def check(project: Project) -> None:
+    """Return if the update can start.
+
+    Raises:
+        Problem: it cannot, and why.
+    """
+    found = re.search(r"(\d+)\.(\d+)", gitcmd.text(project.top, "--version"))
+    version = tuple(map(int, found.groups())) if found else (0, 0)
+    if version < NEEDED_GIT:
+        raise Problem(
+            f"the update merges with git 2.38 or later; this is git {'.'.join(map(str, version))}. Install a newer git. "
+            "Nothing was changed."
+        )
+    for name, what in _IN_PROGRESS.items():
+        if (project.folder / gitcmd.text(project.folder, "rev-parse", "--git-path", name)).exists():
+            raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
+    unfinished = _unfinished(project)
+    if unfinished:
+        listed = "".join(f"\n  {path}" for path in unfinished[:20])
+        raise Problem(
+            f"an earlier conflict is not resolved in:{listed}\nResolve it, delete `.rej` files that you have worked in, "
+            "commit, then update. Nothing was changed."
+        )
+
+
+def _unfinished(project: Project) -> list[str]:
+    marked = gitcmd.git(project.folder, "grep", "-zlIE", "--no-recurse-submodules", _MARKERS, accept=(0, 1))
+    paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
+    both = [path for path in paths if _has_both(project.folder / path)]
+    known = gitcmd.git(project.folder, "ls-files", "-z", "--cached", "--others", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"})
+    rejected = [Path(name) for name in known.decode("utf-8", "surrogateescape").split("\0") if name]
+    # What a tool installed is not this project's.
+    return sorted({str(path) for path in [*both, *(path for path in rejected if not _is_installed(path))]})
+
+
+def _has_both(path: Path) -> bool:
+    lines = path.read_bytes().splitlines()
+    return any(line.startswith(b"<<<<<<< ") for line in lines) and any(line.startswith(b">>>>>>> ") for line in lines)
+
+
+def _is_installed(path: Path) -> bool:
+    return any(part in {".venv", "venv", "node_modules", ".tox", "site-packages"} for part in path.parts)

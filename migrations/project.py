@@ -1,0 +1,125 @@
+"""The project that is updated, and what is kept of it from one stage to the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import gitcmd
+from owners import SECRETS
+from problem import Problem
+from releases import Release
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where things are. `prefix` is the project's folder in its repository, with a slash at its end, or nothing."""
+
+    folder: Path
+    top: Path
+    prefix: str
+    state: Path
+    answers_file: str
+
+    @classmethod
+    def at(cls, folder: Path, answers_file: str) -> Project:
+        """Look at the project in `folder`."""
+        top = Path(gitcmd.text(folder, "rev-parse", "--show-toplevel"))
+        prefix = gitcmd.text(folder, "rev-parse", "--show-prefix")
+        # Of this worktree alone, and never in a commit.
+        state = Path(gitcmd.text(folder, "rev-parse", "--git-path", f"forge-update/{prefix or '.'}"))
+        return cls(folder, top, prefix, (folder / state).resolve(), answers_file)
+
+    def answers(self) -> dict[str, Any]:
+        """Return the answers in the work tree."""
+        return _mapping((self.folder / self.answers_file).read_bytes(), self.answers_file)
+
+    def recorded_answers(self) -> dict[str, Any]:
+        """Return the answers in HEAD: those that the project was rendered with."""
+        return _mapping(gitcmd.git(self.top, "show", f"HEAD:{self.prefix}{self.answers_file}"), self.answers_file)
+
+    def remember(self, version_from: str) -> None:
+        """Save HEAD, the version and what git does not keep. A file that an update killed before lost is put back first."""
+        saved = self.state / "saved"
+        for lost in saved.glob("secret/.env.*"):
+            target = self.folder / lost.relative_to(saved)
+            if not target.exists():
+                _copy(lost, target)
+        for path in self.secrets():
+            _copy(path, saved / path.relative_to(self.folder))
+        head = gitcmd.text(self.top, "rev-parse", "HEAD")
+        _write(self.state / "state.json", json.dumps({"head": head, "version_from": version_from}).encode())
+
+    def recall(self) -> dict[str, str]:
+        """Return what `remember` saved of this HEAD.
+
+        Raises:
+            Problem: there is nothing, or it is of another commit.
+        """
+        path = self.state / "state.json"
+        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+        if known.get("head") != gitcmd.text(self.top, "rev-parse", "HEAD"):
+            raise Problem(
+                "the stage before the update did not run on this commit. Undo with `git reset --hard && git clean -fd`, "
+                "then run the update again."
+            )
+        return known
+
+    def secrets(self) -> Iterable[Path]:
+        """Return the settings files that git ignores."""
+        return sorted(self.folder.glob(SECRETS))
+
+    def restore_secrets(self) -> None:
+        """Put the settings files back as they were."""
+        saved = self.state / "saved"
+        for path in saved.glob(SECRETS):
+            _copy(path, self.folder / path.relative_to(saved))
+
+    def rewrite_answers(self, releases: Iterable[Release]) -> None:
+        """Bring the answers to what the new release asks, in the work tree; Copier reads them from there."""
+        before = self.answers()
+        after = dict(before)
+        for release in releases:
+            after = release.answers(after)
+        if after != before:
+            lines = ["# Changes here will be overwritten by Copier; NEVER EDIT MANUALLY\n"]
+            lines.append(yaml.safe_dump(after, allow_unicode=True, sort_keys=True))
+            _write(self.folder / self.answers_file, "".join(lines).encode())
+
+    def forget(self) -> None:
+        """Drop what was kept."""
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _mapping(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise Problem(f"{name} is no YAML ({str(error).splitlines()[0]}): put back the version of your last commit.") from error
+    if not isinstance(loaded, dict):
+        raise Problem(f"{name} holds no answers: put back the version of your last commit.")
+    return loaded
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(target, source.read_bytes(), mode=0o600)
+
+
+def _write(target: Path, content: bytes, mode: int | None = None) -> None:
+    """Write a file that is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.forge-{os.getpid()}")
+    if mode is None:
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(target)

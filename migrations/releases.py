@@ -1,0 +1,35 @@
+"""What each release asks of older projects, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from packaging.version import Version
+
+Answers = dict[str, Any]
+
+
+def _unchanged(answers: Answers) -> Answers:
+    return answers
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release. `answers` is given the recorded answers, `_commit` and the like included, and returns the new ones; run
+    twice it must change nothing more. `changes` and `steps` are sentences for the report.
+    """
+
+    version: str
+    answers: Callable[[Answers], Answers] = _unchanged
+    changes: Sequence[str] = field(default_factory=tuple)
+    steps: Sequence[str] = field(default_factory=tuple)
+
+
+RELEASES: Sequence[Release] = ()
+
+
+def between(old: str, new: str) -> list[Release]:
+    """Return the releases after `old` up to `new`."""
+    return [release for release in RELEASES if Version(old) < Version(release.version) <= Version(new)]

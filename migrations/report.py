@@ -1,0 +1,60 @@
+"""What the update did, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gitcmd
+from merge import Outcome
+from project import Project
+from releases import Release
+from settings_files import Change
+
+UNDO = "git reset --hard && git clean -fd"
+
+
+def show(
+    project: Project,
+    old: str,
+    new: str,
+    outcome: Outcome,
+    rejected: Sequence[str],
+    changes: Sequence[Change],
+    releases: Sequence[Release],
+) -> None:
+    """Print the report."""
+    print("\n".join(lines(project, old, new, outcome, rejected, changes, releases)), flush=True)
+
+
+def lines(
+    project: Project,
+    old: str,
+    new: str,
+    outcome: Outcome,
+    rejected: Sequence[str],
+    changes: Sequence[Change],
+    releases: Sequence[Release],
+) -> list[str]:
+    """Return the report's lines."""
+    unmerged = set(outcome.merged.stages)
+    changed = gitcmd.text(project.folder, "diff", "--cached", "--name-status", "-M", "--relative", "HEAD")
+    merged = [line for line in changed.splitlines() if line.split("\t")[-1] not in unmerged]
+    result = ["", f"Forge: updated from {old} to {new}"]
+    result += _part("Merged", [line.replace("\t", "  ") for line in merged])
+    result += _part(
+        "CONFLICTS: resolve each, then `git add` it",
+        [f"{path}: {'; '.join(outcome.merged.messages.get(path, ['both changed it']))}" for path in sorted(unmerged)],
+    )
+    result += _part("CONFLICTS: work each `.rej` in by hand, then delete it", [f"{path}.rej" for path in rejected])
+    result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
+    result += _part("Left as you have them (examples)", outcome.kept_seeded)
+    for change in changes:
+        result += _part(f"New settings in secret/{change.name}", change.added)
+        result += _part(f"No longer read, in secret/{change.name}", change.removed)
+    result += _part("Changed behaviour", [words for release in releases for words in release.changes])
+    result += _part("To do by hand", [words for release in releases for words in release.steps])
+    return [*result, "", f"Look at it with `git diff --cached`, test it, commit it. To undo all of it: {UNDO}", ""]
+
+
+def _part(title: str, entries: Sequence[str]) -> list[str]:
+    return [f"{title}:", *(f"  {entry}" for entry in entries)] if entries else []

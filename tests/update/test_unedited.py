@@ -1,0 +1,49 @@
+"""An unedited project, updated, equals a fresh copy with the same answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.update.world import ARCHIVES, World, next_tag, tree_of
+
+CELLS = [
+    {"profile": profile, "database": database}
+    for profile in ("minimal", "standard", "production")
+    for database in ("postgresql", "mysql", "sqlite")
+]
+
+
+@pytest.mark.parametrize("tag", ARCHIVES)
+@pytest.mark.parametrize("answers", CELLS, ids=lambda cell: "-".join(cell.values()))
+def test_equals_a_fresh_copy(world: World, tag: str, answers: dict[str, Any]) -> None:
+    person = world.project(tag, answers)
+    updated = person.update()
+    assert updated.code == 0, updated.report
+    assert person.stages() == {}
+    assert tree_of(person.folder) == tree_of(world.copied(next_tag(), person.answers()))
+
+
+@pytest.mark.parametrize("tag", ARCHIVES)
+@pytest.mark.parametrize("change", [("use_flower", False), ("scheduler", "none"), ("auth", "none"), ("use_celery", False)])
+def test_with_another_answer(world: World, tag: str, change: tuple[str, Any]) -> None:
+    person = world.project(tag)
+    name, value = change
+    updated = person.update("--data", f"{name}={value}")
+    assert updated.code == 0, updated.report
+    assert person.stages() == {}
+    answers = person.answers()
+    assert answers[name] == value
+    assert tree_of(person.folder) == tree_of(world.copied(next_tag(), answers))
+
+
+def test_an_update_to_the_same_release_changes_nothing(world: World) -> None:
+    person = world.project(next_tag())
+    person.write("app/tasks/mine.py", "x = 1\n")
+    person.replace("README.md", "## Start", "## Begin")
+    person.commit()
+    before = tree_of(person.folder)
+    assert person.update().code == 0
+    assert person.status() == ""
+    assert tree_of(person.folder) == before
