@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TIMEZONE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}")
 _EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 # These end a string or start a substitution in one of TOML, YAML, .env, Python or Make.
 _UNSAFE = frozenset('"\\`${}<>#%')
@@ -65,12 +66,22 @@ def secret(size: int = 32) -> str:
     return secrets.token_urlsafe(size)
 
 
+def timezone_problem(text: str) -> str:
+    """Return what is wrong with `text` as the name of a time zone, or an empty string.
+
+    By its form alone: which zones there are depends on the machine.
+    """
+    if len(text) > 64 or not _TIMEZONE.fullmatch(text):
+        return "Must be the name of a time zone such as UTC or Europe/Berlin."
+    return ""
+
+
 class ForgeExtension(Extension):
     """Adds this module's filters and the global `secret` to Copier's environment."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         environment.filters.update(
-            slug=slug, slug_problem=slug_problem, text_problem=text_problem, email_problem=email_problem
+            slug=slug, slug_problem=slug_problem, text_problem=text_problem, email_problem=email_problem, timezone_problem=timezone_problem
         )
         environment.globals["secret"] = secret

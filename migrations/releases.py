@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +18,29 @@ def _unchanged(answers: Answers) -> Answers:
 @dataclass(frozen=True)
 class Release:
     """One release. `answers` is given the recorded answers, `_commit` and the like included, and returns the new ones; run
-    twice it must change nothing more. `changes` and `steps` are sentences for the report.
+    twice it must change nothing more. `renamed` holds settings, old name to new. `changes` and `steps` are sentences for the
+    report.
     """
 
     version: str
     answers: Callable[[Answers], Answers] = _unchanged
+    renamed: Mapping[str, str] = field(default_factory=dict)
     changes: Sequence[str] = field(default_factory=tuple)
     steps: Sequence[str] = field(default_factory=tuple)
 
 
-RELEASES: Sequence[Release] = ()
+def _schedule_stays_in_utc(answers: Answers) -> Answers:
+    return {"timezone": "UTC", **answers}
+
+
+RELEASES: Sequence[Release] = (
+    Release(
+        "0.2.0",
+        answers=_schedule_stays_in_utc,
+        renamed={"APP_MAX_BODY": "APP_MAX_BODY_BYTES"},
+        changes=("A CELERY_TIMEZONE that this machine does not know stops a process at its start, not beat later.",),
+    ),
+)
 
 
 def between(old: str, new: str) -> list[Release]:

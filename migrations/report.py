@@ -51,6 +51,8 @@ def lines(
     for change in changes:
         result += _part(f"New settings in secret/{change.name}", change.added)
         result += _part(f"No longer read, in secret/{change.name}", change.removed)
+    renamed = [f"{old} is now {new}; the old name is still read" for one in releases for old, new in one.renamed.items()]
+    result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
     result += _part("To do by hand", [words for release in releases for words in release.steps])
     return [*result, "", f"Look at it with `git diff --cached`, test it, commit it. To undo all of it: {UNDO}", ""]

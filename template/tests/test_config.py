@@ -41,7 +41,7 @@ def test_each_environment_has_its_file(secret: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("ENVIRONMENT", "prod"), ("LOG_LEVEL", "LOUD"), ("APP_MAX_BODY", "0"), ("LOG_FORMAT", "xml"), ("APP_NAME", "")],
+    [("ENVIRONMENT", "prod"), ("LOG_LEVEL", "LOUD"), ("APP_MAX_BODY_BYTES", "0"), ("LOG_FORMAT", "xml"), ("APP_NAME", "")],
 )
 def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
@@ -146,3 +146,10 @@ def test_the_application_itself_refuses() -> None:
     assert result.returncode != 0
     assert "UnsafeSettings" in result.stderr
     assert "DATABASE_URL" in result.stderr
+
+
+def test_a_renamed_setting_is_read_under_its_old_name_and_the_new_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_MAX_BODY", "2048")
+    assert Settings().app.max_body_bytes == 2048
+    monkeypatch.setenv("APP_MAX_BODY_BYTES", "4096")
+    assert Settings().app.max_body_bytes == 4096

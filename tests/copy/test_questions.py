@@ -63,6 +63,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "use_celery": (False, {}),
     "use_redis": (True, {"use_celery": False, "profile": "minimal"}),
     "scheduler": ("none", {}),
+    "timezone": ("Europe/Berlin", {}),
     "use_flower": (False, {}),
     "use_cors": (True, {}),
     "ci": ("github", {}),

@@ -22,6 +22,7 @@ OPTIONS: dict[str, list[Any]] = {
     "use_celery": [True, False],
     "use_redis": [True, False],
     "scheduler": ["beat", "none"],
+    "timezone": ["UTC", "America/Port-au-Prince"],
     "use_flower": [True, False],
     "use_cors": [True, False],
     "ci": ["github", "none"],

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from app.core.config import defaults
 from app.core.config.base import BaseConcern
@@ -33,9 +33,10 @@ class ApplicationSettings(BaseConcern):
     description: str = Field(
         defaults.DESCRIPTION, validation_alias="APP_DESCRIPTION", max_length=500, description="Description of the API."
     )
-    max_body: int = Field(
+    max_body_bytes: int = Field(
         1_048_576,
-        validation_alias="APP_MAX_BODY",
+        # Its name before 0.2.0 is still read.
+        validation_alias=AliasChoices("APP_MAX_BODY_BYTES", "APP_MAX_BODY"),
         ge=1024,
         le=1_073_741_824,
         description="Largest request body in bytes; a larger one is answered 413.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import AliasChoices, BeforeValidator, SecretStr
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -71,6 +71,8 @@ class BaseConcern(BaseSettings):
     def variable(cls, field: str) -> str:
         """Return the name of the environment variable of `field`."""
         alias = cls.model_fields[field].validation_alias
+        if isinstance(alias, AliasChoices):
+            alias = str(alias.choices[0])
         return str(alias) if alias else f"{cls.model_config.get('env_prefix', '')}{field}".upper()
 
     def audit(self) -> list[str]:

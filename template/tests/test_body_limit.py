@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from app.core.limits import BodyLimit
+from app.core.body_limit import BodyLimit
 
 pytestmark = pytest.mark.anyio
 
