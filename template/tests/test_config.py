@@ -41,7 +41,13 @@ def test_each_environment_has_its_file(secret: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("ENVIRONMENT", "prod"), ("LOG_LEVEL", "LOUD"), ("APP_MAX_BODY_BYTES", "0"), ("LOG_FORMAT", "xml"), ("APP_NAME", "")],
+    [
+        ("ENVIRONMENT", "prod"),
+        ("LOG_LEVEL", "LOUD"),
+        ("APP_MAX_BODY_BYTES", "0"),
+        ("LOG_FORMAT", "xml"),
+        ("APP_NAME", ""),
+    ],
 )
 def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
