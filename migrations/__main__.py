@@ -34,7 +34,7 @@ def main() -> None:
             project.rewrite_answers(releases)
         else:
             # Importing Copier takes half a second, which a refusal in the stage before need not pay.
-            import update  # noqa: PLC0415
+            import update
 
             update.run(project, Path(given.source), given.conflict, releases)
     except Problem as problem:

@@ -38,7 +38,12 @@ def git(
     environment |= dict(extra or {})
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     done = subprocess.run(
-        ["git", *settings, *map(str, arguments)], cwd=folder, env=environment, input=data, capture_output=True, check=False
+        ["git", *settings, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        input=data,
+        capture_output=True,
+        check=False,
     )
     if done.returncode not in accept:
         words = done.stderr.decode(errors="replace").strip()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trees
-from owners import Owners
+from owners import Owners, is_revision
 from trees import Entry, Merged, Tree
 
 LABELS = ("forge/yours", "forge/template")
@@ -19,24 +19,33 @@ class Outcome:
     merged: Merged
     kept_deleted: list[str] = field(default_factory=list)
     kept_seeded: list[str] = field(default_factory=list)
+    kept_revisions: list[str] = field(default_factory=list)
 
 
 def merge(top: Path, base: Tree, ours: Tree, theirs: Tree, owners: Owners, answers: tuple[str, Entry]) -> Outcome:
     """Return the project with the release merged into it; `answers` is the answers file as Copier has written it."""
     base, theirs = dict(base), dict(theirs)
     kept_seeded = []
+    kept_revisions = []
     for path in sorted({*base, *ours, *theirs}):
         if path == answers[0]:
             _settle(path, answers[1], base, ours, theirs)
         elif owners.is_users(path):
             _settle(path, ours.get(path), base, ours, theirs)
+        elif is_revision(path) and path in ours and path not in {*base} & {*theirs}:
+            # A database may stand on it: removed, Alembic would refuse that database for ever.
+            if path not in theirs:
+                kept_revisions.append(path)
+            _settle(path, theirs.get(path, ours[path]), base, ours, theirs)
         elif owners.is_seeded(path) and path in {*base, *theirs}:
             untouched = ours.get(path) == base.get(path)
             if not untouched and theirs.get(path) != base.get(path):
                 kept_seeded.append(path)
             _settle(path, theirs.get(path) if untouched else ours.get(path), base, ours, theirs)
     _follow_line_endings(top, base, ours, theirs)
-    outcome = Outcome(trees.merge(top, base, ours, theirs, LABELS), kept_seeded=kept_seeded)
+    outcome = Outcome(
+        trees.merge(top, base, ours, theirs, LABELS), kept_seeded=kept_seeded, kept_revisions=kept_revisions
+    )
     _leave_deleted(outcome)
     return outcome
 

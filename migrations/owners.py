@@ -10,6 +10,11 @@ import yaml
 SECRETS = "secret/.env.*"
 
 
+def is_revision(path: str) -> bool:
+    """Return whether the file is one of the template's database revisions."""
+    return path.startswith("migrations/forge/") and path.endswith(".py")
+
+
 class Owners:
     """The classes of a release."""
 

@@ -49,7 +49,9 @@ def _unfinished(project: Project) -> list[str]:
     marked = gitcmd.git(project.folder, "grep", "-zlIE", "--no-recurse-submodules", _MARKERS, accept=(0, 1))
     paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
     both = [path for path in paths if _has_both(project.folder / path)]
-    known = gitcmd.git(project.folder, "ls-files", "-z", "--cached", "--others", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"})
+    known = gitcmd.git(
+        project.folder, "ls-files", "-z", "--cached", "--others", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"}
+    )
     rejected = [Path(name) for name in known.decode("utf-8", "surrogateescape").split("\0") if name]
     # What a tool installed is not this project's.
     return sorted({str(path) for path in [*both, *(path for path in rejected if not _is_installed(path))]})

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import gitcmd
+import yaml
 from owners import SECRETS
 from problem import Problem
 from releases import Release
@@ -102,7 +101,9 @@ def _mapping(content: bytes, name: str) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise Problem(f"{name} is no YAML ({str(error).splitlines()[0]}): put back the version of your last commit.") from error
+        raise Problem(
+            f"{name} is no YAML ({str(error).splitlines()[0]}): put back the version of your last commit."
+        ) from error
     if not isinstance(loaded, dict):
         raise Problem(f"{name} holds no answers: put back the version of your last commit.")
     return loaded

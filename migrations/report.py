@@ -47,11 +47,14 @@ def lines(
     )
     result += _part("CONFLICTS: work each `.rej` in by hand, then delete it", [f"{path}.rej" for path in rejected])
     result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
+    result += _part("Kept, as a database may stand on them", outcome.kept_revisions)
     result += _part("Left as you have them (examples)", outcome.kept_seeded)
     for change in changes:
         result += _part(f"New settings in secret/{change.name}", change.added)
         result += _part(f"No longer read, in secret/{change.name}", change.removed)
-    renamed = [f"{old} is now {new}; the old name is still read" for one in releases for old, new in one.renamed.items()]
+    renamed = [
+        f"{old} is now {new}; the old name is still read" for one in releases for old, new in one.renamed.items()
+    ]
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
     result += _part("To do by hand", [words for release in releases for words in release.steps])

@@ -50,12 +50,24 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
     return False
 
 
+def include_object(_: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
+    """Leave the tables of a feature that was switched off, and their rows, alone."""
+    known = context.script.walk_revisions()
+    return not (
+        kind == "table"
+        and reflected
+        and compare_to is None
+        and any(name in getattr(revision.module, "tables", ()) for revision in known)
+    )
+
+
 def configure(**where: Any) -> None:
     """Set Alembic up for a connection, or for a dialect without one."""
     context.configure(
         target_metadata=Base.metadata,
         # SQLite cannot alter a table: Alembic then copies it.
         render_as_batch=settings.database.sqlalchemy_url.get_backend_name() == "sqlite",
+        include_object=include_object,
         render_item=render_item,
         process_revision_directives=process_revision,
         **where,
