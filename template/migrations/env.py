@@ -17,6 +17,9 @@ from app.models import Base, UtcDateTime, load_models
 
 load_models()
 
+TEMPLATE_TABLES = {"sessions", "users"}
+"""All tables of the template's revisions, whether this project has the feature or not."""
+
 
 def referenced_tables(operations: OpContainer) -> set[str]:
     """Return the names of the tables that these operations' foreign keys point to."""
@@ -51,14 +54,9 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
 
 
 def include_object(_: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
-    """Leave the tables of a feature that was switched off, and their rows, alone."""
-    known = context.script.walk_revisions()
-    return not (
-        kind == "table"
-        and reflected
-        and compare_to is None
-        and any(name in getattr(revision.module, "tables", ()) for revision in known)
-    )
+    """Leave the tables of a feature that was switched off, and their rows, alone: an update keeps its revisions."""
+    unknown = kind == "table" and reflected and compare_to is None
+    return not (unknown and name in TEMPLATE_TABLES)
 
 
 def configure(**where: Any) -> None:

@@ -32,7 +32,6 @@ revision = "forge_accounts_0002"
 down_revision = "forge_accounts_0001"
 branch_labels = None
 depends_on = None
-tables = ("invitations",)
 
 
 def upgrade() -> None:
