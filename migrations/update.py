@@ -106,14 +106,14 @@ def _write(project: Project, head: str, merged: Merged, rejected: Mapping[str, b
             path = project.folder / name
             path.unlink(missing_ok=True)
             _prune(path.parent, project.folder)
-    for path, content in rejected.items():
-        target = project.folder / f"{path}.rej"
+    for name, content in rejected.items():
+        target = project.folder / f"{name}.rej"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     lines = []
-    for path, stages in merged.stages.items():
-        lines.append(f"0 {'0' * 40}\t{prefix}{path}\0")
-        lines += [f"{entry.mode} {entry.oid} {number}\t{prefix}{path}\0" for number, entry in sorted(stages.items())]
+    for name, stages in merged.stages.items():
+        lines.append(f"0 {'0' * 40}\t{prefix}{name}\0")
+        lines += [f"{entry.mode} {entry.oid} {number}\t{prefix}{name}\0" for number, entry in sorted(stages.items())]
     info = "".join(lines).encode("utf-8", "surrogateescape")
     gitcmd.git(top, "update-index", "-z", "--index-info", data=info)
 

@@ -59,7 +59,7 @@ class World:
         change(self.template)
         commit_tree(self.template, tag, tag)
 
-    def project(self, tag: str, answers: Mapping[str, Any] | None = None, *, inside: str = "") -> "Person":
+    def project(self, tag: str, answers: Mapping[str, Any] | None = None, *, inside: str = "") -> Person:
         """Return a project of a release, committed; in the folder `inside` of its repository, where that is given."""
         key = repr((tag, sorted((answers or {}).items()), inside))
         if key not in self._known:
