@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix release clean
+.PHONY: help setup demo test check matrix fuzz bench release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,8 +35,14 @@ check: $(STAMP) ## formatter, linters and types on everything
 matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included
 	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
 
+fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own merge (N=1000)
+	@FORGE_FUZZ=$(or $(N),1000) $(VENV)/bin/python -m pytest --timeout 0 -s tests/update/test_random_edits.py $(ARGS)
+
+bench: $(STAMP) ## the CPU time of an update beside plain Copier's
+	@$(VENV)/bin/python benchmarks/update.py
+
 release: $(STAMP) ## write tests/releases/vX.Y.Z.tar.gz for the version on top of CHANGELOG.md
 	@$(VENV)/bin/python scripts/release.py
 
 clean: ## remove .venv and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,96 @@
+"""CPU time of `copier update` with Forge's engine beside that of plain Copier on the same templates.
+
+`make bench`, or `python benchmarks/update.py [runs]`. Both update the same unedited project of the oldest release to the
+working tree, by turns, so that a machine that is busy for a while slows both. CPU time is user and system of the command
+and of every process that it waits for: git, the stages, their renders.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+AIM, BOUND = 2.0, 2.5
+_MIGRATIONS = re.compile(r"^_migrations:\n(?:[ #].*\n|\n)+", re.MULTILINE)
+
+
+def isolate(folder: Path) -> None:
+    """Keep this machine's settings out; called before Copier is imported, which copies the environment then."""
+    (folder / "settings.yml").write_text("{}\n", encoding="utf-8")
+    (folder / "gitconfig").write_text("[user]\n\tname = Bench\n\temail = bench@example.com\n", encoding="utf-8")
+    os.environ.update(
+        COPIER_CACHE_DIR=str(folder / "cache"),
+        COPIER_SETTINGS_PATH=str(folder / "settings.yml"),
+        GIT_CONFIG_GLOBAL=str(folder / "gitconfig"),
+        GIT_CONFIG_NOSYSTEM="1",
+    )
+
+
+def without_engine(template: Path, tags: list[str]) -> None:
+    """Take the engine out of every release of a template repository."""
+    from forge_template import git
+
+    for tag in tags:
+        git(template, "checkout", "--quiet", "--force", tag)
+        config = template / "copier.yml"
+        text, found = _MIGRATIONS.subn("", config.read_text(encoding="utf-8"))
+        if found:
+            config.write_text(text, encoding="utf-8")
+            git(template, "commit", "--quiet", "--no-verify", "--all", "--message", f"{tag} without migrations")
+            git(template, "tag", "--force", tag)
+
+
+def seconds(folder: Path) -> float:
+    """Update a project and return the CPU time that it took."""
+    log = folder.with_suffix(".log")
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "copier", "update", "--trust", "--defaults"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(started.pid, 0)
+        started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        sys.exit(f"the update in {folder} ended with {started.returncode}:\n{log.read_text(encoding='utf-8')}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def main(runs: int) -> int:
+    """Print both medians and their ratio; 1 if it is above the bound."""
+    with tempfile.TemporaryDirectory(prefix="forge-bench-") as scratch:
+        isolate(Path(scratch))
+        from tests.update.world import ARCHIVES, World, next_tag
+
+        tags = [*ARCHIVES, next_tag()]
+        worlds = {name: World(Path(scratch) / name) for name in ("engine", "plain")}
+        without_engine(worlds["plain"].template, tags)
+        measured: dict[str, list[float]] = {name: [] for name in worlds}
+        # One round for nothing: it compiles what Python compiles once.
+        for turn in range(runs + 1):
+            for name, world in worlds.items():
+                taken = seconds(world.project(tags[0]).folder)
+                if turn:
+                    measured[name].append(taken)
+        engine, plain = (statistics.median(measured[name]) for name in ("engine", "plain"))
+        for name, figures in measured.items():
+            listed = " ".join(f"{figure:.2f}" for figure in figures)
+            print(f"{name:6} {statistics.median(figures):.2f} s CPU   ({listed})")
+        print(
+            f"ratio  {engine / plain:.2f}          (aim {AIM}, bound {BOUND}; {tags[0]} to {tags[-1]}, median of {runs})"
+        )
+        return int(engine / plain > BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else 5))
