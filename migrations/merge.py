@@ -61,6 +61,7 @@ def _settle(path: str, wanted: Entry | None, base: Tree, ours: Tree, theirs: Tre
 
 def _follow_line_endings(top: Path, base: Tree, ours: Tree, theirs: Tree) -> None:
     """Give the release's text the line endings that the owner gave the file; otherwise every line conflicts."""
+    moved: dict[str, str] | None = None
     for path, entry in ours.items():
         known = base.get(path)
         if known is None or known.oid == entry.oid or "120000" in (known.mode, entry.mode):
@@ -68,17 +69,25 @@ def _follow_line_endings(top: Path, base: Tree, ours: Tree, theirs: Tree) -> Non
         old, own = trees.blob(top, known.oid), trees.blob(top, entry.oid)
         if b"\0" in own or b"\r\n" in old or own.count(b"\r\n") * 2 < own.count(b"\n") or b"\r\n" not in own:
             continue
-        for tree in (base, theirs):
-            if path in tree:
-                text = trees.blob(top, tree[path].oid).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-                tree[path] = Entry(tree[path].mode, trees.store(top, text))
+        target = path
+        if path not in theirs:
+            moved = trees.renamed(top, base, theirs) if moved is None else moved
+            target = moved.get(path, path)
+        for tree, name in ((base, path), (theirs, target)):
+            if name in tree:
+                text = trees.blob(top, tree[name].oid).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+                tree[name] = Entry(tree[name].mode, trees.store(top, text))
 
 
 def _leave_deleted(outcome: Outcome) -> None:
     """Leave deleted what the owner deleted and the release changed."""
     merged = outcome.merged
     for path in [path for path, stages in merged.stages.items() if set(stages) <= {1, 3} and 3 in stages]:
-        if 1 not in merged.stages[path] and not any("delete" in words for words in merged.messages.get(path, [])):
+        # Not by the word alone: a file may be called so.
+        if 1 not in merged.stages[path] and not any(
+            words.startswith(("CONFLICT (modify/delete)", "CONFLICT (rename/delete)"))
+            for words in merged.messages.get(path, [])
+        ):
             continue
         del merged.stages[path]
         merged.messages.pop(path, None)

@@ -73,6 +73,13 @@ def _info(tree: Mapping[str, Entry], prefix: str) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
+def renamed(top: Path, old: Tree, new: Tree) -> dict[str, str]:
+    """Return the files that go by another path in `new`, old path to new."""
+    listed = gitcmd.git(top, "diff-tree", "-r", "-z", "-M", "--diff-filter=R", write(top, old), write(top, new))
+    parts = iter(listed.decode("utf-8", "surrogateescape").split("\0"))
+    return {next(parts): next(parts) for meta in parts if meta}
+
+
 def commit(top: Path, tree: str, message: str, parent: str | None = None) -> str:
     """Store a commit and return its id."""
     parents = ["-p", parent] if parent else []
