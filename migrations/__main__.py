@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import preflight
-from problem import Problem
+from problem import UNDO, Problem
 from project import Project
 from releases import between
 
@@ -30,6 +30,11 @@ def main() -> None:
         releases = between(os.environ["VERSION_PEP440_FROM"], os.environ["VERSION_PEP440_TO"])
         if given.stage == "before":
             preflight.check(project)
+            print(
+                f"forge: should this update be interrupted: {UNDO}, then run it again. Git may first ask you to delete the "
+                "lock of its own that a killed process left.",
+                file=sys.stderr,
+            )
             project.remember(os.environ["VERSION_FROM"])
             project.rewrite_answers(releases)
         else:

@@ -13,8 +13,10 @@ from typing import Any
 import gitcmd
 import yaml
 from owners import SECRETS
-from problem import Problem
+from problem import UNDO, Problem
 from releases import Release
+
+_HALF = ".forge-"
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,18 @@ class Project:
     def remember(self, version_from: str) -> None:
         """Save HEAD, the version and what git does not keep. A file that an update killed before lost is put back first."""
         saved = self.state / "saved"
-        for lost in saved.glob("secret/.env.*"):
+        # Half written when an update was killed; git ignores them, so that undoing has left them.
+        for folder in (self.folder, saved):
+            for half in folder.glob(f"{SECRETS}{_HALF}*"):
+                half.unlink()
+        for lost in saved.glob(SECRETS):
             target = self.folder / lost.relative_to(saved)
             if not target.exists():
                 _copy(lost, target)
         for path in self.secrets():
             _copy(path, saved / path.relative_to(self.folder))
         head = gitcmd.text(self.top, "rev-parse", "HEAD")
-        _write(self.state / "state.json", json.dumps({"head": head, "version_from": version_from}).encode())
+        write_whole(self.state / "state.json", json.dumps({"head": head, "version_from": version_from}).encode())
 
     def recall(self) -> dict[str, str]:
         """Return what `remember` saved of this HEAD.
@@ -66,8 +72,7 @@ class Project:
         known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
         if known.get("head") != gitcmd.text(self.top, "rev-parse", "HEAD"):
             raise Problem(
-                "the stage before the update did not run on this commit. Undo with `git reset --hard && git clean -fd`, "
-                "then run the update again."
+                f"the stage before the update did not run on this commit. Undo with `{UNDO}`, then run the update again."
             )
         return known
 
@@ -90,7 +95,7 @@ class Project:
         if after != before:
             lines = ["# Changes here will be overwritten by Copier; NEVER EDIT MANUALLY\n"]
             lines.append(yaml.safe_dump(after, allow_unicode=True, sort_keys=True))
-            _write(self.folder / self.answers_file, "".join(lines).encode())
+            write_whole(self.folder / self.answers_file, "".join(lines).encode())
 
     def forget(self) -> None:
         """Drop what was kept."""
@@ -110,13 +115,14 @@ def _mapping(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    _write(target, source.read_bytes(), mode=0o600)
+    write_whole(target, source.read_bytes(), mode=0o600)
 
 
-def _write(target: Path, content: bytes, mode: int | None = None) -> None:
-    """Write a file that is there whole or not at all."""
+def write_whole(target: Path, content: bytes, mode: int | None = None) -> None:
+    """Write a file that is there whole or not at all. A symbolic link stays one."""
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.forge-{os.getpid()}")
+    temporary = target.with_name(f"{target.name}{_HALF}{os.getpid()}")
     if mode is None:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import gitcmd
 from merge import Outcome
+from problem import UNDO
 from project import Project
 from releases import Release
 from settings_files import Change
-
-UNDO = "git reset --hard && git clean -fd"
 
 
 def show(

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from project import write_whole
+
 _SETTING = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
 
 
@@ -58,7 +60,7 @@ def update(project: Path, rendered: Path, before: dict[str, set[str]], version: 
         content, added = with_new_settings(old, new, version)
         removed = sorted((before.get(path.name, set()) - set(names(new))) & set(names(old)))
         if added:
-            path.write_bytes(content.encode("utf-8", "surrogateescape"))
+            write_whole(path, content.encode("utf-8", "surrogateescape"))
         if added or removed:
             changes.append(Change(path.name, added, removed))
     return changes

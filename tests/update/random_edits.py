@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 TOP_TAG = "v9.0.0"
 ANSWERS_FILE = ".copier-answers.yml"
+NEW_SETTING = "RELEASED"
 KINDS = (
     "insert",
     "change",
@@ -70,10 +71,12 @@ def everything_changes(template: Path) -> None:
     config = inside / "tests" / "test_config.py"
     _move_second_function_to_the_end(config)
     core = inside / "app" / "core"
-    (core / "body_limit.py").rename(core / "limits.py")
+    (core / "body_limit.py").rename(core / "request_size.py")
     worker = inside / "app" / "{% if celery_on %}worker{% endif %}"
     worker.rename(worker.with_name("{% if celery_on %}runtime{% endif %}"))
     (inside / "devtools" / "conflicts.py").unlink()
+    secrets = inside / "secret" / "env.development.example.jinja"
+    secrets.write_text(secrets.read_text(encoding="utf-8") + f"\n# New.\n{NEW_SETTING}=1\n", encoding="utf-8")
     (inside / "docs" / "released.md").write_text("# What is new\n", encoding="utf-8")
     example = inside / "app" / "{% if celery_on %}tasks{% endif %}" / "example_tasks.py"
     example.write_text(example.read_text(encoding="utf-8") + "\n# Released.\n", encoding="utf-8")
