@@ -82,6 +82,10 @@ class ForgeExtension(Extension):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         environment.filters.update(
-            slug=slug, slug_problem=slug_problem, text_problem=text_problem, email_problem=email_problem, timezone_problem=timezone_problem
+            slug=slug,
+            slug_problem=slug_problem,
+            text_problem=text_problem,
+            email_problem=email_problem,
+            timezone_problem=timezone_problem,
         )
         environment.globals["secret"] = secret

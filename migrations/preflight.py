@@ -49,18 +49,9 @@ def _unfinished(project: Project) -> list[str]:
     marked = gitcmd.git(project.folder, "grep", "-zlIE", "--no-recurse-submodules", _MARKERS, accept=(0, 1))
     paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
     both = [path for path in paths if _has_both(project.folder / path)]
-    known = gitcmd.git(
-        project.folder, "ls-files", "-z", "--cached", "--others", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"}
-    )
-    rejected = [Path(name) for name in known.decode("utf-8", "surrogateescape").split("\0") if name]
-    # What a tool installed is not this project's.
-    return sorted({str(path) for path in [*both, *(path for path in rejected if not _is_installed(path))]})
+    return sorted({*map(str, both), *project.rejected()})
 
 
 def _has_both(path: Path) -> bool:
     lines = path.read_bytes().splitlines()
     return any(line.startswith(b"<<<<<<< ") for line in lines) and any(line.startswith(b">>>>>>> ") for line in lines)
-
-
-def _is_installed(path: Path) -> bool:
-    return any(part in {".venv", "venv", "node_modules", ".tox", "site-packages"} for part in path.parts)

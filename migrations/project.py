@@ -59,22 +59,42 @@ class Project:
                 _copy(lost, target)
         for path in self.secrets():
             _copy(path, saved / path.relative_to(self.folder))
-        head = gitcmd.text(self.top, "rev-parse", "HEAD")
-        write_whole(self.state / "state.json", json.dumps({"head": head, "version_from": version_from}).encode())
+        known = {
+            "head": gitcmd.text(self.top, "rev-parse", "HEAD"),
+            "version_from": version_from,
+            # The release may stop ignoring them: Copier's own are told from these.
+            "rejected": self.rejected(ignored=True),
+        }
+        write_whole(self.state / "state.json", json.dumps(known).encode())
 
-    def recall(self) -> dict[str, str]:
+    def recall(self) -> dict[str, Any]:
         """Return what `remember` saved of this HEAD.
 
         Raises:
             Problem: there is nothing, or it is of another commit.
         """
         path = self.state / "state.json"
-        known: dict[str, str] = json.loads(path.read_bytes()) if path.exists() else {}
+        known: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
         if known.get("head") != gitcmd.text(self.top, "rev-parse", "HEAD"):
             raise Problem(
                 f"the stage before the update did not run on this commit. Undo with `{UNDO}`, then run the update again."
             )
         return known
+
+    def rejected(self, *, ignored: bool = False) -> list[str]:
+        """Return the `.rej` files that git tracks or would take, or those that it ignores."""
+        which = ["--others", "--ignored"] if ignored else ["--cached", "--others"]
+        listed = gitcmd.git(
+            self.folder,
+            "ls-files",
+            "-z",
+            *which,
+            "--exclude-standard",
+            "--",
+            "*.rej",
+            extra={"GIT_LITERAL_PATHSPECS": "0"},
+        )
+        return [name for name in listed.decode("utf-8", "surrogateescape").split("\0") if name]
 
     def secrets(self) -> Iterable[Path]:
         """Return the settings files that git ignores."""
@@ -97,9 +117,10 @@ class Project:
             lines.append(yaml.safe_dump(after, allow_unicode=True, sort_keys=True))
             write_whole(self.folder / self.answers_file, "".join(lines).encode())
 
-    def forget(self) -> None:
-        """Drop what was kept."""
+    def conclude(self, report: str) -> None:
+        """Drop what was kept, and leave the report for who asks for it later: `make update` and the weekly workflow."""
         shutil.rmtree(self.state, ignore_errors=True)
+        write_whole(self.state / "report.txt", report.encode("utf-8", "surrogateescape"))
 
 
 def _mapping(content: bytes, name: str) -> dict[str, Any]:

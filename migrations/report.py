@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gitcmd
 from merge import Outcome
@@ -12,7 +13,7 @@ from releases import Release
 from settings_files import Change
 
 
-def show(
+def text(
     project: Project,
     old: str,
     new: str,
@@ -20,21 +21,9 @@ def show(
     rejected: Sequence[str],
     changes: Sequence[Change],
     releases: Sequence[Release],
-) -> None:
-    """Print the report."""
-    print("\n".join(lines(project, old, new, outcome, rejected, changes, releases)), flush=True)
-
-
-def lines(
-    project: Project,
-    old: str,
-    new: str,
-    outcome: Outcome,
-    rejected: Sequence[str],
-    changes: Sequence[Change],
-    releases: Sequence[Release],
-) -> list[str]:
-    """Return the report's lines."""
+    answers: tuple[Mapping[str, Any], Mapping[str, Any]],
+) -> str:
+    """Return the report; `answers` are those of the project before and after."""
     unmerged = set(outcome.merged.stages)
     changed = gitcmd.text(project.folder, "diff", "--cached", "--name-status", "-M", "--relative", "HEAD")
     merged = [line for line in changed.splitlines() if line.split("\t")[-1] not in unmerged]
@@ -48,6 +37,7 @@ def lines(
     result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
     result += _part("Kept, as a database may stand on them", outcome.kept_revisions)
     result += _part("Left as you have them (examples)", outcome.kept_seeded)
+    result += _part("Answers", _answers(*answers))
     for change in changes:
         result += _part(f"New settings in secret/{change.name}", change.added)
         result += _part(f"No longer read, in secret/{change.name}", change.removed)
@@ -57,7 +47,23 @@ def lines(
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
     result += _part("To do by hand", [words for release in releases for words in release.steps])
-    return [*result, "", f"Look at it with `git diff --cached`, test it, commit it. To undo all of it: {UNDO}", ""]
+    result += ["", f"Look at it with `git diff --cached`, test it, commit it. To undo all of it: {UNDO}", ""]
+    return "\n".join(result)
+
+
+def _answers(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Tell each answer that is another now: Copier takes the default in silence where a question or a choice is gone."""
+    told = []
+    for name in sorted({*old, *new}):
+        if name.startswith("_") or old.get(name) == new.get(name):
+            continue
+        if name not in old:
+            told.append(f"{name}: {new[name]} (new)")
+        elif name not in new:
+            told.append(f"{name}: no longer asked; it was {old[name]}")
+        else:
+            told.append(f"{name}: {old[name]} -> {new[name]}")
+    return told
 
 
 def _part(title: str, entries: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
-"""For pre-commit: refuses files with conflict markers that an update or a merge left."""
+"""For pre-commit: refuses what an update or a merge left to be done by hand: conflict markers and `.rej` files."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +15,20 @@ def marked(path: Path) -> list[int]:
     return [content.count(b"\n", 0, found.start()) + 1 for found in _MARKER.finditer(content)]
 
 
+def rejected(folder: Path) -> list[str]:
+    """Return the `.rej` files below `folder`, added to git or not; what git ignores is nobody's work."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.rej"]
+    listed = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=True).stdout.decode(errors="replace")
+    # One that was deleted stays in the index until that is added.
+    return [name for name in sorted(set(listed.split("\0"))) if name and (folder / name).exists()]
+
+
 def main() -> None:
-    """Check the files named on the command line."""
+    """Check the files named on the command line, and look for `.rej` files everywhere."""
     found = [f"{name}:{line}: conflict marker" for name in sys.argv[1:] for line in marked(Path(name))]
+    found += [
+        f"{name}: a change that an update could not make; work it in, then delete it" for name in rejected(Path())
+    ]
     if found:
         sys.exit("\n".join(found))
 

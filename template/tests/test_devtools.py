@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.core.config import Settings, base
-from devtools import conflicts, dev, secrets, servers
+from devtools import conflicts, dev, secrets, servers, update
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,6 +90,70 @@ def test_conflict_markers_are_found(text: str, lines: list[int], tmp_path: Path)
     path = tmp_path / "x.txt"
     path.write_bytes(text.encode())
     assert conflicts.marked(path) == lines
+
+
+def test_rejected_changes_are_found(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("added.rej", "x/other.rej", "gone.rej", "ignored.rej", "file.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".gitignore").write_text("ignored.rej\n")
+    subprocess.run(["git", "add", "added.rej", "gone.rej"], cwd=tmp_path, check=True)
+    (tmp_path / "gone.rej").unlink()
+    assert conflicts.rejected(tmp_path) == ["added.rej", "x/other.rej"]
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a project that an update could start in."""
+    (tmp_path / update.ANSWERS).write_text("_commit: v1.0.0\n_src_path: 'gh:org/template'\n")
+    monkeypatch.setattr(update, "ROOT", tmp_path)
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--no-verify", "--message", "Start"]):
+        names = ["-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false"]
+        subprocess.run(["git", *names, *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_an_update_starts_from_a_commit(committed: Path) -> None:
+    assert update.check() == "gh:org/template"
+    (committed / "mine.txt").touch()
+    with pytest.raises(update.Problem, match=r"(?s)Commit or stash.*mine\.txt"):
+        update.check()
+    shutil.rmtree(committed / ".git")
+    with pytest.raises(update.Problem, match="git init"):
+        update.check()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ("<<<<<<< a\n_commit: v1\n=======\n_commit: v2\n>>>>>>> b\n_src_path: x\n", "conflict markers"),
+        ("_commit: v1\n", "does not say which release"),
+        ("_src_path: x\n", "does not say which release"),
+        (None, "does not say which release"),
+    ],
+)
+def test_an_update_needs_its_answers(answers: str | None, words: str, committed: Path) -> None:
+    path = committed / update.ANSWERS
+    if answers is None:
+        path.unlink()
+    else:
+        path.write_text(answers)
+    with pytest.raises(update.Problem, match=words):
+        update.check()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("fatal: could not read from remote repository.", "cannot be reached: there"),
+        ("Copier could not load some Jinja extensions:", "extension"),
+        ("This template requires Copier version >= 99", "newer Copier"),
+        ("something else", "stands above"),
+    ],
+)
+def test_what_copier_says_badly(said: str, words: str) -> None:
+    assert words in update.meaning(said, "there")
 
 
 def test_a_taken_port_is_passed_over() -> None:

@@ -1,0 +1,181 @@
+"""`make update`: brings the template's next release in, runs the tests and shows what happened.
+
+`make update ARGS="--data use_flower=false"` hands options on to `copier update`. Ends with 0 only without conflicts and with
+passing tests. Standard library alone: it must run when the project's own environment does not.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+ANSWERS = ".copier-answers.yml"
+COPIER = ["--with", "jinja2-time>=0.2,<1", "--with", "copier-template-extensions>=0.3.4,<1", "copier>=9.19.1,<10"]
+UNDO = "git reset --hard && git clean -fd"
+_MARKER = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
+# What Copier and git say, and what that means here.
+_MEANINGS = (
+    (
+        r"could not read from remote|repository .* (not found|does not exist)|unable to access|does not appear to be a git"
+        r"|could not resolve host|connection (refused|timed out)|authentication failed|terminal prompts disabled"
+        r"|Local template must be a directory",
+        "The template cannot be reached: {source}. Check the network and your access to it. If it has moved, write its new "
+        "address into `_src_path` in .copier-answers.yml, commit, and try again.",
+    ),
+    (
+        r"could not load some Jinja extensions|No module named",
+        "The release needs a Copier extension that this project does not know of yet. The template's README names the "
+        "command that brings it along; run that once.",
+    ),
+    (
+        r"requires Copier version",
+        "The release needs a newer Copier than this project asks for. The template's README names the command; run that "
+        "once.",
+    ),
+)
+
+
+class Problem(Exception):
+    """Why the update cannot start, and what to do about it."""
+
+
+def git(*arguments: str) -> str:
+    """Run git in the project and return what it prints.
+
+    Raises:
+        subprocess.CalledProcessError: git failed.
+    """
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").rstrip("\n")
+
+
+def check() -> str:
+    """Return where the template is, if the update can start.
+
+    Raises:
+        Problem: it cannot, and why.
+    """
+    if shutil.which("git") is None:
+        raise Problem("There is no git on this machine, and an update is a merge: install git 2.38 or later.")
+    try:
+        git("rev-parse", "--verify", "--quiet", "HEAD")
+    except subprocess.CalledProcessError as error:
+        start = 'git init && git add -A && git commit -m "Before the update"'
+        raise Problem(f"This project has no commit to merge with. First: {start}") from error
+    path = ROOT / ANSWERS
+    content = path.read_bytes() if path.exists() else b""
+    if _MARKER.search(content):
+        raise Problem(
+            f"{ANSWERS} has conflict markers. Take the version of your last update: git checkout HEAD {ANSWERS}"
+        )
+    found = re.search(rb"^_src_path:\s*(.+?)\s*$", content, re.MULTILINE)
+    if not found or not re.search(rb"^_commit:\s*\S", content, re.MULTILINE):
+        raise Problem(
+            f"{ANSWERS} does not say which release of which template this project is of: its lines _src_path and _commit are "
+            f"missing. Bring the file back from git: git log -- {ANSWERS}"
+        )
+    dirty = git("status", "--porcelain", "--untracked-files=normal").splitlines()
+    if dirty:
+        more = [f"   … and {len(dirty) - 20} more"] if len(dirty) > 20 else []
+        listed = "\n".join([*dirty[:20], *more])
+        raise Problem(f"Commit or stash these first, so that the update can be undone without touching them:\n{listed}")
+    return found[1].decode(errors="replace").strip("'\"")
+
+
+def report_file() -> Path:
+    """Return where the update writes its report."""
+    return ROOT / git("rev-parse", "--git-path", f"forge-update/{git('rev-parse', '--show-prefix') or '.'}/report.txt")
+
+
+def copier_update(arguments: list[str]) -> tuple[int, str]:
+    """Run `copier update`; return its exit code and what it wrote to standard error, which is shown as it comes."""
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise Problem("There is no uv on this machine: `make update` brings one along.")
+    # New questions are asked where somebody can answer them.
+    answering = ["--skip-answered"] if sys.stdin.isatty() and sys.stdout.isatty() else ["--defaults"]
+    process = subprocess.Popen(
+        [uv, "tool", "run", *COPIER[:-1], "--from", COPIER[-1], "copier", "update", "--trust", *answering, *arguments],
+        cwd=ROOT,
+        # Git must not wait for a password that nobody sees it ask for.
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        stderr=subprocess.PIPE,
+    )
+    said: list[bytes] = []
+
+    def pass_on(stream: IO[bytes]) -> None:
+        while chunk := os.read(stream.fileno(), 4096):
+            said.append(chunk)
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.flush()
+
+    assert process.stderr is not None
+    reader = threading.Thread(target=pass_on, args=(process.stderr,))
+    reader.start()
+    code = process.wait()
+    reader.join()
+    return code, b"".join(said).decode(errors="replace")
+
+
+def meaning(said: str, source: str) -> str:
+    """Return why Copier failed, in plain words."""
+    for pattern, words in _MEANINGS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return words.format(source=source)
+    return "Copier failed; why stands above."
+
+
+def conflicts() -> list[str]:
+    """Return the files that somebody must work on before the update is finished."""
+    unmerged = git("-c", "core.quotePath=false", "diff", "--name-only", "--diff-filter=U", "--relative").splitlines()
+    rejected = git("-c", "core.quotePath=false", "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
+    return [*unmerged, *rejected]
+
+
+def update(arguments: list[str]) -> int:
+    """Update, test and report; return the exit code."""
+    source = check()
+    report = report_file()
+    report.unlink(missing_ok=True)
+    code, said = copier_update(arguments)
+    changed = bool(git("status", "--porcelain", "--untracked-files=normal"))
+    if code:
+        print(f"\nupdate: {meaning(said, source)}", file=sys.stderr)
+        print(f"update: to undo: {UNDO}" if changed else "update: nothing was changed.", file=sys.stderr)
+        return 1
+    if not changed:
+        print("update: this project is up to date.")
+        return 0
+    unfinished = conflicts()
+    tested = None
+    if not unfinished:
+        print("update: running the tests", flush=True)
+        tested = subprocess.run([os.environ.get("UV", "uv"), "run", "pytest"], cwd=ROOT, check=False).returncode
+        # The tests' output has pushed it out of sight.
+        print(report.read_text(encoding="utf-8") if report.exists() else "")
+    if unfinished:
+        print(f"update: CONFLICTS in {len(unfinished)} files: {', '.join(unfinished)}", file=sys.stderr)
+        print("update: resolve them, run `make check test`, then commit.", file=sys.stderr)
+        return 1
+    if tested:
+        print("update: it merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
+        return 1
+    print('update: merged without conflicts, and the tests pass. Look at it, then: git commit -am "Update"')
+    return 0
+
+
+def main() -> None:
+    """Update the project."""
+    try:
+        sys.exit(update(sys.argv[1:]))
+    except Problem as problem:
+        sys.exit(f"update: {problem}\nupdate: nothing was changed.")
+
+
+if __name__ == "__main__":
+    main()

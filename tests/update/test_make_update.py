@@ -1,0 +1,115 @@
+"""`make update` as a person types it, with the Copier that it fetches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.generated.life import INSTALL_LIMIT, TEST_LIMIT, find_python
+from tests.update.random_edits import TOP_TAG
+from tests.update.world import Person, Updated, World, next_tag
+
+NOTE = "# The release's.\n"
+
+
+def later(template: Path) -> None:
+    """Change a line that a person may have changed too."""
+    path = template / "template" / "app" / "tasks" / "__init__.py"
+    found = [*(template / "template" / "app").glob("*tasks*/__init__.py"), path]
+    found[0].write_text(NOTE + found[0].read_text(encoding="utf-8"), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The releases and one more, as a project must have `make update` already."""
+    world = World(tmp_path_factory.mktemp("ahead"))
+    world.release(TOP_TAG, later)
+    return world
+
+
+@pytest.fixture
+def person(ahead: World) -> Person:
+    """A small project of the release before the last."""
+    return ahead.project(next_tag(), {"profile": "minimal"})
+
+
+def make_update(person: Person, *arguments: str) -> Updated:
+    """Run it."""
+    done = subprocess.run(
+        ["make", "update", *arguments],
+        cwd=person.folder,
+        env={**os.environ, "UV_PYTHON": find_python("3.11") or "3.11"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=INSTALL_LIMIT + TEST_LIMIT,
+        check=False,
+    )
+    return Updated(done.returncode, done.stdout)
+
+
+@pytest.mark.matrix
+def test_updates_and_tests(person: Person) -> None:
+    updated = make_update(person)
+    assert updated.code == 0, updated.report
+    assert " passed" in updated.report
+    # Once as it happens, once where it can be read.
+    assert updated.report.count(f"Forge: updated from {next_tag()} to {TOP_TAG}") == 2
+    assert person.read("app/tasks/__init__.py").startswith(NOTE)
+    person.commit("Update")
+    again = make_update(person)
+    assert again.code == 0, again.report
+    assert "up to date" in again.report
+
+
+@pytest.mark.matrix
+def test_failing_tests_are_a_failure(person: Person) -> None:
+    person.write("tests/test_mine.py", "def test_mine() -> None:\n    raise AssertionError\n")
+    person.commit()
+    updated = make_update(person)
+    assert updated.code == 2, updated.report
+    assert "THE TESTS FAIL" in updated.report
+
+
+@pytest.mark.parametrize("options", [(), ("ARGS=--conflict rej",)])
+def test_conflicts_are_a_failure(person: Person, options: tuple[str, ...]) -> None:
+    person.write("app/tasks/__init__.py", "# Mine.\n" + person.read("app/tasks/__init__.py"))
+    person.commit()
+    updated = make_update(person, *options)
+    assert updated.code == 2, updated.report
+    name = "app/tasks/__init__.py" + (".rej" if options else "")
+    assert f"CONFLICTS in 1 files: {name}" in updated.report
+    assert person.exists(name)
+    assert " passed" not in updated.report
+    person.undo()
+    assert person.status() == ""
+
+
+def test_an_unreachable_template_is_told(person: Person) -> None:
+    person.write(
+        ".copier-answers.yml",
+        "".join(
+            f"_src_path: {person.top}/gone\n" if line.startswith("_src_path") else line
+            for line in person.read(".copier-answers.yml").splitlines(keepends=True)
+        ),
+    )
+    person.commit()
+    updated = make_update(person)
+    assert updated.code == 2, updated.report
+    assert f"The template cannot be reached: {person.top}/gone" in updated.report
+    assert "nothing was changed" in updated.report
+    assert person.status() == ""
+
+
+def test_an_untouched_file_that_nobody_committed_stops_it(person: Person) -> None:
+    person.write("mine.txt", "x\n")
+    updated = make_update(person)
+    assert updated.code == 2, updated.report
+    assert "Commit or stash these first" in updated.report
+    assert "?? mine.txt" in updated.report
+    assert person.read("mine.txt") == "x\n"
