@@ -18,26 +18,20 @@ ANSWERS = ".copier-answers.yml"
 COPIER = ["--with", "jinja2-time>=0.2,<1", "--with", "copier-template-extensions>=0.3.4,<1", "copier>=9.19.1,<10"]
 UNDO = "git reset --hard && git clean -fd"
 _MARKER = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
-# What Copier and git say, and what that means here.
-_MEANINGS = (
-    (
-        r"could not read from remote|repository .* (not found|does not exist)|unable to access|does not appear to be a git"
-        r"|could not resolve host|connection (refused|timed out)|authentication failed|terminal prompts disabled"
-        r"|Local template must be a directory",
-        "The template cannot be reached: {source}. Check the network and your access to it. If it has moved, write its new "
-        "address into `_src_path` in .copier-answers.yml, commit, and try again.",
-    ),
-    (
-        r"could not load some Jinja extensions|No module named",
-        "The release needs a Copier extension that this project does not know of yet. The template's README names the "
-        "command that brings it along; run that once.",
-    ),
-    (
-        r"requires Copier version",
-        "The release needs a newer Copier than this project asks for. The template's README names the command; run that "
-        "once.",
-    ),
+_UNREACHABLE = (
+    r"could not read from remote|repository .* (not found|does not exist)|unable to access|does not appear to be a git"
+    r"|could not resolve host|connection (refused|timed out)|authentication failed|terminal prompts disabled"
+    r"|Local template must be a directory|only supported in git-tracked templates"
 )
+# What Copier and git say, and what that means here.
+_MEANINGS = {
+    _UNREACHABLE: "The template cannot be reached: {source}. Check the network and your access to it. If it has moved, write "
+    "its new address into `_src_path` in .copier-answers.yml, commit, and try again.",
+    r"could not load some Jinja extensions|No module named": "The release needs a Copier extension that this project does "
+    "not know of yet. The template's README names the command that brings it along; run that once.",
+    r"requires Copier version": "The release needs a newer Copier than this project asks for. The template's README names "
+    "the command; run that once.",
+}
 
 
 class Problem(Exception):
@@ -108,13 +102,12 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
     )
     said: list[bytes] = []
 
-    def pass_on(stream: IO[bytes]) -> None:
-        while chunk := os.read(stream.fileno(), 4096):
+    def pass_on(stream: "IO[bytes] | None") -> None:
+        while stream and (chunk := os.read(stream.fileno(), 4096)):
             said.append(chunk)
             sys.stderr.buffer.write(chunk)
             sys.stderr.flush()
 
-    assert process.stderr is not None
     reader = threading.Thread(target=pass_on, args=(process.stderr,))
     reader.start()
     code = process.wait()
@@ -124,7 +117,7 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
 
 def meaning(said: str, source: str) -> str:
     """Return why Copier failed, in plain words."""
-    for pattern, words in _MEANINGS:
+    for pattern, words in _MEANINGS.items():
         if re.search(pattern, said, re.IGNORECASE):
             return words.format(source=source)
     return "Copier failed; why stands above."

@@ -67,9 +67,9 @@ def test_updates_and_tests(person: Person) -> None:
     assert "up to date" in again.report
 
 
-@pytest.mark.matrix
 def test_failing_tests_are_a_failure(person: Person) -> None:
-    person.write("tests/test_mine.py", "def test_mine() -> None:\n    raise AssertionError\n")
+    # At once: before the first of them runs.
+    person.write("tests/conftest.py", "raise RuntimeError\n" + person.read("tests/conftest.py"))
     person.commit()
     updated = make_update(person)
     assert updated.code == 2, updated.report
