@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,13 @@ class Project:
             target = self.folder / lost.relative_to(saved)
             if not target.exists():
                 _copy(lost, target)
+        for name in self.undone():
+            (self.folder / name).unlink()
         for path in self.secrets():
             _copy(path, saved / path.relative_to(self.folder))
         known = {
             "head": gitcmd.text(self.top, "rev-parse", "HEAD"),
             "version_from": version_from,
-            # The release may stop ignoring them: Copier's own are told from these.
-            "rejected": self.rejected(ignored=True),
         }
         write_whole(self.state / "state.json", json.dumps(known).encode())
 
@@ -81,20 +82,25 @@ class Project:
             )
         return known
 
-    def rejected(self, *, ignored: bool = False) -> list[str]:
-        """Return the `.rej` files that git tracks or would take, or those that it ignores."""
-        which = ["--others", "--ignored"] if ignored else ["--cached", "--others"]
+    def rejected(self) -> list[str]:
+        """Return the `.rej` files, ignored ones too: Copier stumbles over those when the release stops ignoring them."""
         listed = gitcmd.git(
-            self.folder,
-            "ls-files",
-            "-z",
-            *which,
-            "--exclude-standard",
-            "--",
-            "*.rej",
-            extra={"GIT_LITERAL_PATHSPECS": "0"},
+            self.folder, "ls-files", "-z", "--cached", "--others", "--", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"}
         )
         return [name for name in listed.decode("utf-8", "surrogateescape").split("\0") if name]
+
+    def undone(self) -> list[str]:
+        """Return the `.rej` files of an update that was undone: git ignored them, so that undoing has left them."""
+        path = self.state / "rejected.json"
+        known: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        if known.get("head") != gitcmd.text(self.top, "rev-parse", "HEAD"):
+            return []
+        found = {name: self.folder / name for name in known["files"]}
+        return [
+            name
+            for name, file in found.items()
+            if file.is_file() and known["files"][name] == _digest(file.read_bytes())
+        ]
 
     def secrets(self) -> Iterable[Path]:
         """Return the settings files that git ignores."""
@@ -117,10 +123,17 @@ class Project:
             lines.append(yaml.safe_dump(after, allow_unicode=True, sort_keys=True))
             write_whole(self.folder / self.answers_file, "".join(lines).encode())
 
-    def conclude(self, report: str) -> None:
+    def conclude(self, report: str, rejected: Mapping[str, bytes]) -> None:
         """Drop what was kept, and leave the report for who asks for it later: `make update` and the weekly workflow."""
+        head = gitcmd.text(self.top, "rev-parse", "HEAD")
         shutil.rmtree(self.state, ignore_errors=True)
         write_whole(self.state / "report.txt", report.encode("utf-8", "surrogateescape"))
+        files = {f"{name}.rej": _digest(content) for name, content in rejected.items()}
+        write_whole(self.state / "rejected.json", json.dumps({"head": head, "files": files}).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _mapping(content: bytes, name: str) -> dict[str, Any]:

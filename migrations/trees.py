@@ -124,7 +124,8 @@ def _parse(top: Path, printed: bytes) -> Merged:
             break
         paths = [next(parts) for _ in range(int(count))]
         kind, words = next(parts), next(parts)
-        if kind.startswith("CONFLICT"):
+        # Older gits say so beside the conflict.
+        if kind.startswith("CONFLICT") or "binary files" in words:
             for path in paths:
                 merged.messages.setdefault(path, []).append(words.strip())
     return merged

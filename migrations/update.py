@@ -40,14 +40,14 @@ def run(project: Project, source: Path, conflict: str, releases: Sequence[Releas
         entry = Entry("100644", trees.store(top, written))
         outcome = merge.merge(top, base, ours, theirs, owners, (project.answers_file, entry))
         rejected = _reject(top, outcome.merged) if conflict == "rej" else {}
-        _write(project, known, outcome.merged, rejected, {*theirs, *base})
+        _write(project, known["head"], outcome.merged, rejected, {*theirs, *base})
         project.restore_secrets()
         changes = settings_files.update(project.folder, fresh, _settings(top, base), version)
         _keep(project, theirs, _key(source, version, answers))
     words = report.text(
         project, known["version_from"], version, outcome, sorted(rejected), changes, releases, (recorded, answers)
     )
-    project.conclude(words)
+    project.conclude(words, rejected)
     print(words, flush=True)
 
 
@@ -98,16 +98,14 @@ def _reject(top: Path, merged: Merged) -> dict[str, bytes]:
     return rejected
 
 
-def _write(
-    project: Project, known: Mapping[str, Any], merged: Merged, rejected: Mapping[str, bytes], rendered: set[str]
-) -> None:
+def _write(project: Project, head: str, merged: Merged, rejected: Mapping[str, bytes], rendered: set[str]) -> None:
     """Put the result into the work tree and the index, conflicts as unmerged paths."""
     top, prefix = project.top, project.prefix
-    gitcmd.git(top, "read-tree", "--reset", "-u", trees.write(top, merged.tree, prefix, beside=known["head"]))
+    gitcmd.git(top, "read-tree", "--reset", "-u", trees.write(top, merged.tree, prefix, beside=head))
     # What Copier's own patching has left; nothing was untracked when the update began.
     others = gitcmd.git(project.folder, "ls-files", "-z", "--others", "--exclude-standard")
     for name in filter(None, others.decode("utf-8", "surrogateescape").split("\0")):
-        if name in rendered or (name.endswith(".rej") and name not in known["rejected"]):
+        if name in rendered or name.endswith(".rej"):
             path = project.folder / name
             path.unlink(missing_ok=True)
             _prune(path.parent, project.folder)

@@ -1,7 +1,7 @@
 """`make update`: brings the template's next release in, runs the tests and shows what happened.
 
-`make update ARGS="--data use_flower=false"` hands options on to `copier update`. Ends with 0 only without conflicts and with
-passing tests. Standard library alone: it must run when the project's own environment does not.
+`make update ARGS="--data use_flower=false"` hands options on to `copier update`; `--skip-tests` is its own. Ends with 0 only
+without conflicts and with passing tests. Standard library alone: it must run when the project's own environment does not.
 """
 
 import os
@@ -130,7 +130,7 @@ def conflicts() -> list[str]:
     return [*unmerged, *rejected]
 
 
-def update(arguments: list[str]) -> int:
+def update(arguments: list[str], *, test: bool) -> int:
     """Update, test and report; return the exit code."""
     source = check()
     report = report_file()
@@ -145,27 +145,29 @@ def update(arguments: list[str]) -> int:
         print("update: this project is up to date.")
         return 0
     unfinished = conflicts()
-    tested = None
-    if not unfinished:
-        print("update: running the tests", flush=True)
-        tested = subprocess.run([os.environ.get("UV", "uv"), "run", "pytest"], cwd=ROOT, check=False).returncode
-        # The tests' output has pushed it out of sight.
-        print(report.read_text(encoding="utf-8") if report.exists() else "")
     if unfinished:
-        print(f"update: CONFLICTS in {len(unfinished)} files: {', '.join(unfinished)}", file=sys.stderr)
+        print(f"update: CONFLICTS in: {', '.join(unfinished)}", file=sys.stderr)
         print("update: resolve them, run `make check test`, then commit.", file=sys.stderr)
         return 1
+    if not test:
+        print("update: merged without conflicts.")
+        return 0
+    print("update: running the tests", flush=True)
+    tested = subprocess.run([os.environ.get("UV", "uv"), "run", "pytest"], cwd=ROOT, check=False).returncode
+    # The tests' output has pushed it out of sight.
+    print(report.read_text(encoding="utf-8") if report.exists() else "", flush=True)
     if tested:
         print("update: it merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
         return 1
-    print('update: merged without conflicts, and the tests pass. Look at it, then: git commit -am "Update"')
+    print("update: merged without conflicts, and the tests pass. Look at it with `git diff HEAD`, then commit it.")
     return 0
 
 
 def main() -> None:
     """Update the project."""
     try:
-        sys.exit(update(sys.argv[1:]))
+        options = [option for option in sys.argv[1:] if option != "--skip-tests"]
+        sys.exit(update(options, test=options == sys.argv[1:]))
     except Problem as problem:
         sys.exit(f"update: {problem}\nupdate: nothing was changed.")
 

@@ -104,8 +104,8 @@ def ends(name: str, text: str) -> Callable[[Person], None]:
     return check
 
 
-def nothing(person: Person) -> None:
-    """Leave everything as it is."""
+def nothing(_: Person) -> None:
+    """Leave everything as it is, or look at nothing."""
 
 
 def keeps_settings(person: Person) -> None:
@@ -184,10 +184,13 @@ TABLE = {
         lambda person: person.write(f"{LAB}/logo.bin", b"\0mine" * 100),
         holds("logo.bin", b"\0mine" * 100),
         {"logo.bin": CHANGED},
-        ("logo.bin: CONFLICT (binary)",),
+        ("Cannot merge binary files: docs/lab/logo.bin",),
     ),
     "CRLF": Row(
-        lambda person: person.write(f"{LAB}/crlf.txt", numbered("crlf", {20: MINE}).replace("\n", "\r\n")),
+        both(
+            append(".gitattributes", f"{LAB}/crlf.txt -text\n"),
+            lambda person: person.write(f"{LAB}/crlf.txt", numbered("crlf", {20: MINE}).replace("\n", "\r\n")),
+        ),
         holds("crlf.txt", numbered("crlf", {10: THEIRS, 20: MINE}).replace("\n", "\r\n")),
     ),
     "a block among blocks that are nearly the same": Row(
@@ -296,7 +299,7 @@ def test_the_real_step(world: World) -> None:
     """0.2.0 renames a module and a setting, moves a line of the Procfile, asks a question and retires a file."""
     person = world.project("v0.1.0")
     person.write("app/core/limits.py", person.read("app/core/limits.py") + "\nMINE = 1\n")
-    person.write("Procfile", person.read("Procfile") + "mine: sleep 1\n")
+    person.write("Procfile", "mine: sleep 1\n" + person.read("Procfile"))
     person.write("migrations/app/README.md", "Mine.\n")
     append(SECRETS, "APP_MAX_BODY=5\n")(person)
     person.commit()
@@ -307,7 +310,7 @@ def test_the_real_step(world: World) -> None:
     assert person.read("app/core/body_limit.py").endswith("\nMINE = 1\n")
     assert not person.exists("app/core/limits.py")
     processes = re.findall(r"^(\w+):", person.read("Procfile"), re.MULTILINE)
-    assert processes.index("mail") < processes.index("worker") < processes.index("mine")
+    assert processes.index("mine") < processes.index("mail") < processes.index("worker")
     assert "APP_MAX_BODY=5\n" in person.read(SECRETS)
     assert person.answers()["timezone"] == "UTC"
     for words in (

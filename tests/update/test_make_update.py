@@ -83,11 +83,18 @@ def test_conflicts_are_a_failure(person: Person, options: tuple[str, ...]) -> No
     updated = make_update(person, *options)
     assert updated.code == 2, updated.report
     name = "app/tasks/__init__.py" + (".rej" if options else "")
-    assert f"CONFLICTS in 1 files: {name}" in updated.report
+    assert f"CONFLICTS in: {name}" in updated.report
     assert person.exists(name)
     assert " passed" not in updated.report
     person.undo()
     assert person.status() == ""
+
+
+def test_the_weekly_workflow_leaves_the_tests_to_ci(person: Person) -> None:
+    updated = make_update(person, "ARGS=--skip-tests")
+    assert updated.code == 0, updated.report
+    assert "merged without conflicts" in updated.report
+    assert " passed" not in updated.report
 
 
 def test_an_unreachable_template_is_told(person: Person) -> None:
