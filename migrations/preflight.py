@@ -36,10 +36,11 @@ def check(project: Project) -> None:
     for name, what in _IN_PROGRESS.items():
         if (project.folder / gitcmd.text(project.folder, "rev-parse", "--git-path", name)).exists():
             raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
-    # Copier asks git as it is configured, and undoing deletes what is not in git.
-    dirty = gitcmd.text(project.top, "status", "--porcelain", "--untracked-files=normal").splitlines()
-    if dirty:
-        listed = "".join(f"\n  {line}" for line in dirty[:20])
+    # Copier asks git as it is configured, which may be not to tell of them; and undoing deletes them.
+    listing = gitcmd.text(project.top, "status", "--porcelain", "--untracked-files=normal").splitlines()
+    untracked = [line for line in listing if line.startswith("??")]
+    if untracked:
+        listed = "".join(f"\n  {line}" for line in untracked[:20])
         raise Problem(f"not committed:{listed}\nCommit or stash it, then update. Nothing was changed.")
     unfinished = _unfinished(project)
     if unfinished:
