@@ -36,11 +36,9 @@ def check(project: Project) -> None:
     for name, what in _IN_PROGRESS.items():
         if (project.folder / gitcmd.text(project.folder, "rev-parse", "--git-path", name)).exists():
             raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
-    # Copier asks git as it is configured, which may be not to tell of them; and undoing deletes them.
-    listing = gitcmd.text(project.top, "status", "--porcelain", "--untracked-files=normal").splitlines()
-    untracked = [line for line in listing if line.startswith("??")]
-    if untracked:
-        listed = "".join(f"\n  {line}" for line in untracked[:20])
+    dirty = _dirty(project)
+    if dirty:
+        listed = "".join(f"\n  {line}" for line in dirty[:20])
         raise Problem(f"not committed:{listed}\nCommit or stash it, then update. Nothing was changed.")
     unfinished = _unfinished(project)
     if unfinished:
@@ -49,6 +47,13 @@ def check(project: Project) -> None:
             f"an earlier conflict is not resolved in:{listed}\nResolve it, delete `.rej` files that you have worked in, "
             "commit, then update. Nothing was changed."
         )
+
+
+def _dirty(project: Project) -> list[str]:
+    # Copier looks at the project's folder alone, as git is configured; writing the result and undoing it reach further.
+    listed = gitcmd.text(project.top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
+    # This stage may run twice, and has changed the answers then.
+    return [line for line in listed.split("\0") if line and line[3:] != f"{project.prefix}{project.answers_file}"]
 
 
 def _unfinished(project: Project) -> list[str]:
