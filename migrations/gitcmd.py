@@ -15,6 +15,11 @@ _SETTINGS = (
     "core.safecrlf=false",
     "commit.gpgSign=false",
     f"core.hooksPath={os.devnull}",
+    # What is read must be paths from here, plain.
+    "color.ui=false",
+    "grep.fullName=false",
+    # A submodule is its owner's.
+    "submodule.recurse=false",
 )
 
 

@@ -57,7 +57,9 @@ def _dirty(project: Project) -> list[str]:
 
 
 def _unfinished(project: Project) -> list[str]:
-    marked = gitcmd.git(project.folder, "grep", "-zlIE", "--no-recurse-submodules", _MARKERS, accept=(0, 1))
+    marked = gitcmd.git(
+        project.folder, "grep", "-zlIE", "--no-color", "--no-recurse-submodules", _MARKERS, accept=(0, 1)
+    )
     paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
     both = [path for path in paths if _has_both(project.folder / path)]
     # What a tool installed is not this project's.
