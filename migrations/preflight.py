@@ -33,6 +33,8 @@ def check(project: Project) -> None:
             f"the update merges with git 2.38 or later; this is git {'.'.join(map(str, version))}. Install a newer git. "
             "Nothing was changed."
         )
+    if gitcmd.text(project.top, "rev-parse", "--show-object-format") != "sha1":
+        raise Problem("Copier cannot update a repository with SHA-256 objects. Nothing was changed.")
     for name, what in _IN_PROGRESS.items():
         if (project.folder / gitcmd.text(project.folder, "rev-parse", "--git-path", name)).exists():
             raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
