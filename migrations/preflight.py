@@ -42,6 +42,14 @@ def check(project: Project) -> None:
     if dirty:
         listed = "".join(f"\n  {line}" for line in dirty[:20])
         raise Problem(f"not committed:{listed}\nCommit or stash it, then update. Nothing was changed.")
+    hidden = _hidden(project)
+    if hidden:
+        listed = "".join(f"\n  {path}" for path in hidden[:20])
+        raise Problem(
+            f"git is told not to look at:{listed}\nThe update would overwrite what you have there. Switch that off (`git "
+            "update-index --no-skip-worktree --no-assume-unchanged`, `git sparse-checkout disable`), commit or stash what "
+            "shows, then update. Nothing was changed."
+        )
     unfinished = _unfinished(project)
     if unfinished:
         listed = "".join(f"\n  {path}" for path in unfinished[:20])
@@ -56,6 +64,16 @@ def _dirty(project: Project) -> list[str]:
     listed = gitcmd.text(project.top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
     # This stage may run twice, and has changed the answers then.
     return [line for line in listed.split("\0") if line and line[3:] != f"{project.prefix}{project.answers_file}"]
+
+
+def _hidden(project: Project) -> list[str]:
+    """Return the files that `git status` is silent about: assumed unchanged, or left out of the project's checkout."""
+    listed = gitcmd.git(project.top, "ls-files", "-z", "-v").decode("utf-8", "surrogateescape").split("\0")
+    return [
+        path
+        for tag, _, path in (line.partition(" ") for line in listed)
+        if tag.islower() or (tag == "S" and path.startswith(project.prefix))
+    ]
 
 
 def _unfinished(project: Project) -> list[str]:

@@ -52,7 +52,7 @@ def from_folder(top: Path, folder: Path) -> Tree:
             "GIT_DIR": gitcmd.text(top, "rev-parse", "--absolute-git-dir"),
             "GIT_WORK_TREE": str(folder),
         }
-        gitcmd.git(folder, "add", "--all", "--force", ".", extra=place)
+        gitcmd.git(folder, "add", "--all", "--force", "--sparse", ".", extra=place)
         tree = gitcmd.text(folder, "write-tree", extra=place)
     return read(top, tree)
 
