@@ -29,7 +29,7 @@ def main() -> None:
         project = Project.at(Path.cwd(), given.answers_file)
         releases = between(os.environ["VERSION_PEP440_FROM"], os.environ["VERSION_PEP440_TO"])
         if given.stage == "before":
-            preflight.check(project)
+            preflight.check(project, Path(given.source))
             print(
                 f"forge: should this update be interrupted: {UNDO}, then run it again. Git may first ask you to delete the "
                 "lock of its own that a killed process left.",

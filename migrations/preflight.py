@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import gitcmd
+from owners import SECRETS
 from problem import Problem
 from project import Project
 
@@ -20,7 +22,7 @@ _IN_PROGRESS = {
 _MARKERS = r"^(<{7}|>{7})( |$)"
 
 
-def check(project: Project) -> None:
+def check(project: Project, source: Path) -> None:
     """Return if the update can start.
 
     Raises:
@@ -50,6 +52,12 @@ def check(project: Project) -> None:
             "update-index --no-skip-worktree --no-assume-unchanged`, `git sparse-checkout disable`), commit or stash what "
             "shows, then update. Nothing was changed."
         )
+    in_the_way = _in_the_way(project, source)
+    if in_the_way:
+        listed = "".join(f"\n  {line}" for line in in_the_way[:20])
+        raise Problem(
+            f"in the way of files that the template may write:{listed}\nMove it elsewhere, then update. Nothing was changed."
+        )
     unfinished = _unfinished(project)
     if unfinished:
         listed = "".join(f"\n  {path}" for path in unfinished[:20])
@@ -74,6 +82,39 @@ def _hidden(project: Project) -> list[str]:
         for tag, _, path in (line.partition(" ") for line in listed)
         if tag.islower() or (tag == "S" and path.startswith(project.prefix))
     ]
+
+
+def _in_the_way(project: Project, source: Path) -> list[str]:
+    """Return what Copier would overwrite though git does not have it, and what it would stumble over half-way."""
+    tracked = gitcmd.git(project.folder, "ls-files", "-z").decode("utf-8", "surrogateescape").split("\0")
+    known = set(tracked)
+    found = set()
+    for path in sorted(_written(source / "template")):
+        own = project.folder / path
+        parents = [project.folder / parent for parent in path.parents]
+        files = [parent for parent in parents if os.path.lexists(parent) and not parent.is_dir()]
+        if files:
+            found.add(f"{files[0].relative_to(project.folder).as_posix()} (a file, where the template has a folder)")
+        elif own.is_dir():
+            found.add(f"{path.as_posix()} (a folder, where the template has a file)")
+        elif (
+            os.path.lexists(own)
+            and path.as_posix() not in known
+            and not path.match(SECRETS)
+            and not any(parent.is_symlink() for parent in parents[:-1])
+        ):
+            found.add(f"{path.as_posix()} (git ignores it)")
+    return sorted(found)
+
+
+def _written(folder: Path) -> set[PurePath]:
+    """Return the paths that a release writes with every feature on; one whose name is an answer is the answers file."""
+    found = set()
+    for file in folder.rglob("*"):
+        name = re.sub(r"{%.*?%}", "", file.relative_to(folder).as_posix()).removesuffix(".jinja")
+        if file.is_file() and "{{" not in name:
+            found.add(PurePath(name))
+    return found
 
 
 def _unfinished(project: Project) -> list[str]:
