@@ -124,11 +124,23 @@ def _parse(top: Path, printed: bytes) -> Merged:
             break
         paths = [next(parts) for _ in range(int(count))]
         kind, words = next(parts), next(parts)
+        if kind == "CONFLICT (distinct modes)":
+            _bring_together(merged, *paths)
+            paths, words = paths[:1], words.partition(";")[0]
         # Older gits say so beside the conflict.
         if kind.startswith("CONFLICT") or "binary files" in words:
             for path in paths:
                 merged.messages.setdefault(path, []).append(words.strip())
     return merged
+
+
+def _bring_together(merged: Merged, path: str, *asides: str) -> None:
+    """Record a link and a file at their one path: git moves a side away, where it looks like one that was deleted."""
+    stages = merged.stages.setdefault(path, {})
+    for aside in asides:
+        stages.update(merged.stages.pop(aside, {}))
+        merged.tree.pop(aside, None)
+    merged.tree[path] = stages[2]
 
 
 @contextmanager
