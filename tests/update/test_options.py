@@ -25,16 +25,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def edited(person: Person) -> Person:
-    """Change a line that conflicts and one that does not."""
+    """Change a line that conflicts and others that do not, in files that the release renames and in a folder of another name."""
     person.write(SAME, numbered("same", {10: "mine"}))
     person.write(FAR, numbered("far", {29: "mine"}))
+    person.write(f"{LAB}/renamed.txt", numbered("renamed", {25: "mine"}))
+    (person.folder / LAB / "folder").rename(person.folder / "docs" / "elsewhere")
     person.commit()
     return person
 
 
 def assert_merged(person: Person, prefix: str = "") -> None:
-    """Check both."""
+    """Check them."""
     assert person.read(FAR) == numbered("far", {2: "theirs", 29: "mine"})
+    assert person.read(f"{LAB}/called otherwise.txt") == numbered("renamed", {10: "theirs", 25: "mine"})
+    assert person.read("docs/elsewhere/a.txt") == numbered("a", {10: "theirs"})
+    assert person.read("docs/elsewhere/c.txt") == numbered("c")
     assert "<<<<<<< forge/yours\nmine\n=======\ntheirs\n>>>>>>> forge/template\n" in person.read(SAME)
     staged = person.git("ls-files", "--unmerged", "--full-name").splitlines()
     assert [(line.split("\t")[0][-1], line.split("\t")[1]) for line in staged] == [
@@ -162,7 +167,6 @@ def test_gits_settings_make_no_difference(made: World, setting: str) -> None:
     updated = person.update()
     assert updated.code == 0, updated.report
     assert_merged(person)
-    assert person.exists(f"{LAB}/called otherwise.txt")
 
 
 def test_a_settings_file_that_somebody_committed(made: World) -> None:

@@ -227,7 +227,6 @@ def test_gits_settings_together(made: World, kind: str) -> None:
     updated = person.update()
     assert updated.code == 0, updated.report
     assert_merged(person, "in side/")
-    assert person.exists(f"{LAB}/called otherwise.txt")
     assert "\x1b" not in updated.report.partition("Forge: updated")[2]
 
 
