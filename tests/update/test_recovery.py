@@ -268,6 +268,7 @@ SQLITE = {"profile": "production", "database": "sqlite"}
     [
         pytest.param({}, True, id="standard-edited"),
         pytest.param(SQLITE, False, id="sqlite-unedited"),
+        pytest.param({"profile": "minimal"}, False, id="minimal-unedited"),
         pytest.param({}, False, id="standard-unedited", marks=pytest.mark.matrix),
         pytest.param(SQLITE, True, id="sqlite-edited", marks=pytest.mark.matrix),
     ],
