@@ -1,4 +1,4 @@
-"""After an update a project's own tests pass, the person's among them; tests/update/test_make_update.py has the small one."""
+"""After an update a project's own tests pass, the person's among them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,53 @@ def double(number: int) -> int:
     """Return twice the number."""
     return number * 2
 '''
+ROUTE = '''"""Mine."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
+
+
+@router.get("/mine")
+async def read_mine() -> dict[str, int]:
+    """Answer."""
+    return {"mine": 4}
+'''
 TEST = '''"""Mine."""
+
+import httpx
 
 from app.tasks.mine import double
 
 
 def test_double() -> None:
     assert double(4) == 8
+
+
+async def test_route(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/mine")).json() == {"mine": 4}
 '''
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("tag", ARCHIVES)
-@pytest.mark.parametrize("profile", ["standard", "production"])
+@pytest.mark.parametrize("profile", ["minimal", "standard", "production"])
 def test_own_tests_pass(world: World, tag: str, profile: str) -> None:
     person = world.project(tag, {"profile": profile})
     person.write("app/tasks/mine.py", TASK)
     person.write("tests/test_mine.py", TEST)
+    person.write("app/api/mine.py", ROUTE)
+    line = "    app.include_router(health.router)\n"
+    person.replace("app/main.py", line, f"{line}    app.include_router(mine.router)\n")
+    line = "from app.api.errors import invalid_request\n"
+    person.replace("app/main.py", line, f"from app.api import mine\n{line}")
+    person.replace("pyproject.toml", 'description = "A FastAPI application', 'description = "My FastAPI application')
     person.replace("README.md", "## Start\n", "## Mine\n\nText.\n\n## Start\n")
     person.commit()
     updated = person.update()
     assert updated.code == 0, updated.report
     assert person.stages() == {}
+    assert 'description = "My FastAPI' in person.read("pyproject.toml")
     person.commit("Update")
     environment = {"UV_PYTHON": find_python("3.11") or "3.11"}
     run(["uv", "sync"], person.folder, environment, timeout=INSTALL_LIMIT)
