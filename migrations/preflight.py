@@ -123,15 +123,9 @@ def _unfinished(project: Project) -> list[str]:
     )
     paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
     both = [path for path in paths if _has_both(project.folder / path)]
-    # What a tool installed is not this project's.
-    rejected = {path for path in project.rejected() if not _is_installed(Path(path))}
-    return sorted({*map(str, both), *rejected - {*project.undone()}})
+    return sorted({*map(str, both), *{*project.rejected()} - {*project.undone()}})
 
 
 def _has_both(path: Path) -> bool:
     lines = path.read_bytes().splitlines()
     return any(line.startswith(b"<<<<<<< ") for line in lines) and any(line.startswith(b">>>>>>> ") for line in lines)
-
-
-def _is_installed(path: Path) -> bool:
-    return any(part in {".venv", "venv", "node_modules", ".tox", "site-packages"} for part in path.parts)

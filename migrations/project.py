@@ -18,6 +18,7 @@ from problem import UNDO, Problem
 from releases import Release
 
 _HALF = ".forge-"
+_INSTALLED = {".venv", "venv", "node_modules", ".tox", "site-packages"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class Project:
         listed = gitcmd.git(
             self.folder, "ls-files", "-z", "--cached", "--others", "--", "*.rej", extra={"GIT_LITERAL_PATHSPECS": "0"}
         )
-        return [name for name in listed.decode("utf-8", "surrogateescape").split("\0") if name]
+        names = listed.decode("utf-8", "surrogateescape").split("\0")
+        # What a tool installed is not this project's.
+        return [name for name in names if name and not _INSTALLED.intersection(Path(name).parts)]
 
     def undone(self) -> list[str]:
         """Return the `.rej` files of an update that was undone: git ignored them, so that undoing has left them."""

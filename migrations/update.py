@@ -104,7 +104,9 @@ def _write(project: Project, head: str, merged: Merged, rejected: Mapping[str, b
     gitcmd.git(top, "read-tree", "--reset", "-u", trees.write(top, merged.tree, prefix, beside=head))
     # What Copier's own patching has left; nothing was untracked when the update began.
     others = gitcmd.git(project.folder, "ls-files", "-z", "--others", "--exclude-standard")
-    for name in filter(None, others.decode("utf-8", "surrogateescape").split("\0")):
+    names = others.decode("utf-8", "surrogateescape").split("\0")
+    # Older projects ignore `.rej` files, and the stage before has refused those of its owner.
+    for name in filter(None, [*names, *project.rejected()]):
         if name in rendered or name.endswith(".rej"):
             path = project.folder / name
             path.unlink(missing_ok=True)
