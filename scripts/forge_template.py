@@ -29,6 +29,14 @@ _LEAKS = (
     "UV_PYTHON",
     "UV_RUN_RECURSION_DEPTH",
     "VIRTUAL_ENV",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_WORK_TREE",
+    "ARGS",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
 )
 # A commit by nobody at a fixed time: the same tree gives the same commit, whoever runs it.
 _NOBODY = {
@@ -50,15 +58,12 @@ def released_versions(changelog: str) -> list[str]:
 
 def project_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without what would leak into a generated project, with its uv found first."""
-    environment = {name: value for name, value in os.environ.items() if name not in _LEAKS and not _is_caller(name)}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in _LEAKS and not name.startswith("PYTEST_")
+    }
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     environment.update(extra or {})
     return environment
-
-
-def _is_caller(name: str) -> bool:
-    """Tell whether `name` is about the process that calls: a git hook's repository, pytest's worker."""
-    return name in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"} or name.startswith("PYTEST_")
 
 
 def git(folder: Path, *arguments: str, extra: Mapping[str, str] | None = None) -> str:

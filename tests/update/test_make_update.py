@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from forge_template import project_environment
 from tests.generated.life import INSTALL_LIMIT, TEST_LIMIT, find_python
 from tests.update.random_edits import TOP_TAG
 from tests.update.world import Person, Updated, World, next_tag
@@ -41,7 +41,7 @@ def make_update(person: Person, *arguments: str) -> Updated:
     done = subprocess.run(
         ["make", "update", *arguments],
         cwd=person.folder,
-        env={**os.environ, "UV_PYTHON": find_python("3.11") or "3.11"},
+        env=project_environment({"UV_PYTHON": find_python("3.11") or "3.11"}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
