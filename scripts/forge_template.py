@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_RELEASED = ("tests", "benchmarks")
 
 _RELEASE = re.compile(r"^## \[(?P<version>\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", re.MULTILINE)
-# Each of these would bind a generated project to the virtual environment, or the uv call, that runs Forge itself.
+# Each of these would bind a generated project to what runs Forge itself: its environment, uv, git hook or make.
 _LEAKS = (
     "PYTHONHOME",
     "PYTHONPATH",
