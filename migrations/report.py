@@ -47,7 +47,7 @@ def text(
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
     result += _part("To do by hand", [words for release in releases for words in release.steps])
-    result += ["", f"Look at it with `git diff --cached`, test it, commit it. To undo all of it: {UNDO}", ""]
+    result += ["", f"Look at it with `git diff HEAD`, test it, commit it. To undo all of it: {UNDO}", ""]
     return "\n".join(result)
 
 
