@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def commit_tree(folder: Path, message: str, tag: str | None = None) -> None:
     git(folder, "commit", "--quiet", "--no-verify", "--message", message, extra=_NOBODY)
     if tag:
         git(folder, "tag", tag, extra=_NOBODY)
+
+
+def unpack(archive: Path, folder: Path) -> list[str]:
+    """Write the files of a release's archive into `folder` and return their names."""
+    with tarfile.open(archive) as tar:
+        # The first releases of Python 3.11 know no filters.
+        tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+        tar.extractall(folder)  # noqa: S202
+        return tar.getnames()
 
 
 def working_files(*folders: str) -> list[str]:

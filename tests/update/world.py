@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import copier
 import yaml
 
-from forge_template import ROOT, clone_working_tree, commit_tree, git, released_versions
+from forge_template import ROOT, clone_working_tree, commit_tree, git, released_versions, unpack
 
 ARCHIVES = {path.name.removesuffix(".tar.gz"): path for path in sorted((ROOT / "tests" / "releases").glob("*.tar.gz"))}
 UPDATE_LIMIT = 180.0
@@ -38,8 +37,7 @@ class World:
         self._known: dict[str, Path] = {}
         for tag, archive in ARCHIVES.items():
             self._clear()
-            with tarfile.open(archive) as tar:
-                tar.extractall(self.template, filter="data")
+            unpack(archive, self.template)
             commit_tree(self.template, tag, tag)
         self._clear()
         clone_working_tree_into(self.template, next_tag())
