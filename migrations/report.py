@@ -47,6 +47,8 @@ def text(
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
     result += _part("To do by hand", [words for release in releases for words in release.steps])
+    if len(result) == 2:
+        return f"\nForge: up to date with {new}\n"
     result += ["", f"Look at it with `git diff HEAD`, test it, commit it. To undo all of it: {UNDO}", ""]
     return "\n".join(result)
 

@@ -53,6 +53,8 @@ def test_an_update_to_the_same_release_changes_nothing(world: World) -> None:
     person.replace("README.md", "## Start", "## Begin")
     person.commit()
     before = tree_of(person.folder)
-    assert person.update().code == 0
+    updated = person.update()
+    assert updated.code == 0
+    assert f"Forge: up to date with {next_tag()}" in updated.report
     assert person.status() == ""
     assert tree_of(person.folder) == before
