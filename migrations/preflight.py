@@ -19,7 +19,8 @@ _IN_PROGRESS = {
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase",
 }
-_MARKERS = r"^(<{7}|>{7})( |$)"
+# Longer where both sides have renamed a file.
+_MARKERS = r"^(<{7,9}|>{7,9})( |$)"
 
 
 def check(project: Project, source: Path) -> None:
@@ -127,5 +128,5 @@ def _unfinished(project: Project) -> list[str]:
 
 
 def _has_both(path: Path) -> bool:
-    lines = path.read_bytes().splitlines()
-    return any(line.startswith(b"<<<<<<< ") for line in lines) and any(line.startswith(b">>>>>>> ") for line in lines)
+    content = path.read_bytes()
+    return all(re.search(rb"^%b{7,9} " % sign, content, re.MULTILINE) for sign in (b"<", b">"))

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# A row of = alone is a heading in some texts; the other two only come in pairs with it.
-_MARKER = re.compile(rb"^(<{7}|>{7}|\|{7})( |$)", re.MULTILINE)
+# A row of = alone is a heading in some texts; the others only come in pairs with it. Git's are longer where both sides have
+# renamed a file.
+_MARKER = re.compile(rb"^(<{7,9}|>{7,9}|\|{7,9})( |$)", re.MULTILINE)
 
 
 def marked(path: Path) -> list[int]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = ".copier-answers.yml"
 COPIER = ["--with", "jinja2-time>=0.2,<1", "--with", "copier-template-extensions>=0.3.4,<1", "copier>=9.19.1,<10"]
 UNDO = "git reset --hard && git clean -fd"
-_MARKER = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
+_MARKER = re.compile(rb"^(<{7,9}|>{7,9})( |$)", re.MULTILINE)
 _UNREACHABLE = (
     r"could not read from remote|repository .* (not found|does not exist)|unable to access|does not appear to be a git"
     r"|could not resolve host|connection (refused|timed out)|authentication failed|terminal prompts disabled"

@@ -83,7 +83,8 @@ def test_production_starts_with_the_written_secrets(tmp_path: Path, monkeypatch:
         ("a\n<<<<<<< before\nb\n=======\nc\n>>>>>>> after\n", [2, 6]),
         ("a\r\n<<<<<<< x\r\n||||||| y\r\n", [2, 3]),
         ("Heading\n=======\n", []),
-        ("<<<<<<<< eight\n", []),
+        ("<<<<<<<< eight\n", [1]),
+        ("<<<<<<<<<< ten\n", []),
     ],
 )
 def test_conflict_markers_are_found(text: str, lines: list[int], tmp_path: Path) -> None:

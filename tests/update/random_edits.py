@@ -27,7 +27,7 @@ KINDS = (
     "delete file",
     "line endings",
 )
-_MARKER = re.compile(rb"^(<{7}|>{7}) .*$", re.MULTILINE)
+_MARKER = re.compile(rb"^(<{7,9}|>{7,9}) .*$", re.MULTILINE)
 
 
 class File(NamedTuple):

@@ -94,6 +94,29 @@ def test_a_feature_switched_off(made: World) -> None:
     assert "use_flower: True -> False" in updated.report
 
 
+def test_a_file_that_both_have_renamed_and_changed_is_found_until_it_is_resolved(made: World) -> None:
+    person = made.project(OLD, ANSWERS)
+    (person.folder / LAB / "renamed.txt").unlink()
+    person.write(f"{LAB}/mine.txt", numbered("renamed", {10: "mine"}))
+    person.commit()
+    assert person.update().code == 0
+    names = (f"{LAB}/called otherwise.txt", f"{LAB}/mine.txt")
+    assert person.stages() == {f"{LAB}/renamed.txt": {1}, names[1]: {2}, names[0]: {3}}
+    person.commit("Not resolved")
+    hook = subprocess.run(
+        [sys.executable, "-m", "devtools.conflicts", *names],
+        cwd=person.folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert hook.returncode == 1
+    assert all(f"{name}:10: conflict marker" in hook.stderr for name in names)
+    refused = person.update()
+    assert refused.code != 0
+    assert f"an earlier conflict is not resolved in:\n  {names[0]}\n  {names[1]}\n" in refused.report
+
+
 @pytest.mark.parametrize(
     "options", [("--skip-answered",), ("--vcs-ref", NEW), ("--answers-file", ".copier-answers.yml")]
 )
