@@ -84,7 +84,8 @@ def commit_tree(folder: Path, message: str, tag: str | None = None) -> None:
     """Make `folder` a git repository of one commit that holds every file in it, ignored or not."""
     git(folder, "init", "--quiet", "--initial-branch=main", extra=_NOBODY)
     git(folder, "add", "--all", "--force", extra=_NOBODY)
-    git(folder, "commit", "--quiet", "--no-verify", "--message", message, extra=_NOBODY)
+    # A release may equal the one before it: right after it was made, the working tree does.
+    git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", message, extra=_NOBODY)
     if tag:
         git(folder, "tag", tag, extra=_NOBODY)
 

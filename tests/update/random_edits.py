@@ -129,6 +129,9 @@ class Edited:
         said = f"{edit.kind}: {path}"
         name, _, suffix = path.rpartition("/")[2].partition(".")
         folder = path[: -len(path.rpartition("/")[2])]
+        if path == ".gitignore" and edit.kind.endswith(" file") and edit.kind != "new file":
+            # Without it git takes the settings files, which have rules of their own.
+            return
         if edit.kind == "delete file":
             del self.contents[path]
             self.original[start] = None
