@@ -25,11 +25,15 @@ Tree = dict[str, Entry]
 
 @dataclass
 class Merged:
-    """The result of a merge; `stages` holds the unmerged paths as git's index does, `messages` git's words on each path."""
+    """The result of a merge; `stages` holds the unmerged paths as git's index does, `messages` git's words on each path.
+
+    `renamed_by_both` holds the old path, the owner's and the release's of files that both sides have renamed.
+    """
 
     tree: Tree
     stages: dict[str, dict[int, Entry]] = field(default_factory=dict)
     messages: dict[str, list[str]] = field(default_factory=dict)
+    renamed_by_both: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 def read(top: Path, what: str) -> Tree:
@@ -127,6 +131,8 @@ def _parse(top: Path, printed: bytes) -> Merged:
         if kind == "CONFLICT (distinct modes)":
             _bring_together(merged, *paths)
             paths, words = paths[:1], words.partition(";")[0]
+        if kind == "CONFLICT (rename/rename)" and len(paths) == 3:
+            merged.renamed_by_both.append((paths[0], paths[1], paths[2]))
         # Older gits say so beside the conflict.
         if kind.startswith("CONFLICT") or "binary files" in words:
             for path in paths:

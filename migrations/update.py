@@ -39,7 +39,7 @@ def run(project: Project, source: Path, conflict: str, releases: Sequence[Releas
         written = (project.folder / project.answers_file).read_bytes()
         entry = Entry("100644", trees.store(top, written))
         outcome = merge.merge(top, base, ours, theirs, owners, (project.answers_file, entry))
-        rejected = _reject(top, outcome.merged) if conflict == "rej" else {}
+        rejected = _reject(top, outcome.merged, base, ours, theirs) if conflict == "rej" else {}
         _write(project, known["head"], outcome.merged, rejected, {*theirs, *base})
         project.restore_secrets()
         changes = settings_files.update(project.folder, fresh, _settings(top, base), version)
@@ -84,8 +84,16 @@ def _keep(project: Project, tree: Tree, key: str) -> None:
     gitcmd.git(project.top, "update-ref", _ref(project), commit)
 
 
-def _reject(top: Path, merged: Merged) -> dict[str, bytes]:
+def _reject(top: Path, merged: Merged, base: Tree, ours: Tree, theirs: Tree) -> dict[str, bytes]:
     """Settle each conflict on the owner's file, and return what the release wanted to change in it."""
+    for old, own, new in merged.renamed_by_both:
+        # Git puts what both have changed into both files, with markers in them.
+        before, after = (trees.renamed(top, base, side).get(old) for side in (ours, theirs))
+        if before and after:
+            merged.stages[own] = {1: base[old], 2: ours[before], 3: theirs[after]}
+            for path in (old, new):
+                merged.stages.pop(path, None)
+                merged.tree.pop(path, None)
     rejected = {}
     for path, stages in merged.stages.items():
         sides = [stages[number].oid if number in stages else trees.store(top, b"") for number in (1, 3)]

@@ -117,6 +117,20 @@ def test_a_file_that_both_have_renamed_and_changed_is_found_until_it_is_resolved
     assert f"an earlier conflict is not resolved in:\n  {names[0]}\n  {names[1]}\n" in refused.report
 
 
+def test_a_file_that_both_have_renamed_with_conflict_rej(made: World) -> None:
+    person = made.project(OLD, ANSWERS)
+    (person.folder / LAB / "renamed.txt").unlink()
+    person.write(f"{LAB}/mine.txt", numbered("renamed", {10: "mine"}))
+    person.commit()
+    updated = person.update("--conflict", "rej")
+    assert updated.code == 0, updated.report
+    assert person.read(f"{LAB}/mine.txt") == numbered("renamed", {10: "mine"})
+    assert "-renamed 10\n+theirs\n" in person.read(f"{LAB}/mine.txt.rej")
+    assert not person.exists(f"{LAB}/called otherwise.txt")
+    assert [path.name for path in person.folder.rglob("*.rej")] == ["mine.txt.rej"]
+    assert person.stages() == {}
+
+
 @pytest.mark.parametrize(
     "options", [("--skip-answered",), ("--vcs-ref", NEW), ("--answers-file", ".copier-answers.yml")]
 )

@@ -185,7 +185,7 @@ def test_the_merge_is_gits(
     # With `--conflict rej` the person's text stands whole in the tree.
     if stages:
         merged = copy.deepcopy(outcome.merged)
-        update._reject(store.folder, merged)
+        update._reject(store.folder, merged, old, mine, new)
         assert merged.stages == {}
         left = {path: File(entry.mode, entry.oid) for path, entry in merged.tree.items()}
         assert_nothing_lost(store, trees.base, ours, left, {})
