@@ -213,6 +213,8 @@ def write(person: Person, trees: Trees, mine: Edited) -> None:
     for path, content in mine.written().items():
         if trees.contents.get(path) != content:
             person.write(path, content)
+    # Line endings that .gitattributes takes back are no change then.
+    person.git("add", "--all")
     if person.status():
         person.commit()
 
