@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from celery import current_app
 from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun
 
 from app.core.logging import configure_logging
@@ -25,8 +26,10 @@ def _configure(**_: object) -> None:
     configure_logging()
 
 
-def _stamp(headers: dict[str, Any], **_: object) -> None:
+def _stamp(sender: str, headers: dict[str, Any], **_: object) -> None:
     headers["published_at"] = time.time()
+    if getattr(current_app.tasks.get(sender), "hides_arguments", False):
+        headers.update(argsrepr="(hidden)", kwargsrepr="{hidden}")
 
 
 def _queue_wait(request: Any) -> float | None:

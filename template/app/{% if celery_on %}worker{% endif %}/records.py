@@ -1,6 +1,6 @@
 """What is known of a task: Celery calls an unknown id PENDING, so each published task leaves a record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class ResultBackend(RedisBackend):
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """A task's state, its result after SUCCESS, and what went wrong after RETRY, FAILURE or REVOKED."""
+    """A task's state, its result after SUCCESS or what it tells under way, and what went wrong after RETRY, FAILURE or REVOKED."""
 
     task_id: str
     status: str
@@ -85,7 +85,9 @@ def read_status(task_id: str) -> TaskStatus | None:
     if status in states.EXCEPTION_STATES:
         error = {"type": type(value).__name__, "message": str(value)[:_ERROR_LENGTH]}
         return TaskStatus(task_id, status, error=error)
-    return TaskStatus(task_id, status, result=value if status == states.SUCCESS else None)
+    # A state of a task's own, as `update_state` stores it, comes with what the task says; STARTED with the worker's name.
+    told = status == states.SUCCESS or status not in states.ALL_STATES
+    return TaskStatus(task_id, status, result=value if told else None)
 
 
 def count_redelivery(task_id: str) -> int:
@@ -101,6 +103,11 @@ def count_redelivery(task_id: str) -> int:
 def record_steps(result: Any) -> None:
     """Record the steps of a chain or chord that a worker publishes later, given the result of the last one."""
     _record(_ids(result))
+
+
+def record_pending(task_ids: Iterable[str]) -> None:
+    """Record tasks that are queued later, under ids that are known now."""
+    _record(set(task_ids))
 
 
 def _members(result: Any) -> Iterator[Any]:

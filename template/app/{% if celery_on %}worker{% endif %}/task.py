@@ -35,6 +35,9 @@ class AppTask(Task[Any, Any]):
     queue_name: str | None = None
     """The queue it goes to where the caller names none; None is `default`. Celery's own `queue` option is deprecated."""
 
+    hides_arguments = False
+    """Whether Flower, and others who listen to events, must not see what it is called with."""
+
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
         super().__init_subclass__(**kwargs)

@@ -100,6 +100,16 @@ def test_group_and_chord(stack: Stack, probe_task: Any) -> None:
     assert total.get(timeout=30)[:2] == "20"
 
 
+def test_the_high_queue_overtakes_what_waits_in_another(stack: Stack, probe_task: Any, broker: Any) -> None:
+    for number in range(40):
+        probe_task("mark").apply_async((number, 0.2))
+    answer = stack.http.post("/process", json={})
+    waiting = broker.llen("default")
+    broker.delete("default")
+    assert answer.json()["status"] == "completed"
+    assert waiting > 20, "it waited for what was queued before it"
+
+
 def test_ignored_results_are_told_apart(stack: Stack, probe_task: Any) -> None:
     task_id = probe_task("mark").apply_async((1004,), ignore_result=True).id
     assert stack.http.get(f"/task/{task_id}").json()["status"] == "UNTRACKED"
