@@ -46,6 +46,7 @@ def text(
     ]
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
+    result += _part("New, and switched off here", [words for release in releases for words in release.offers])
     result += _part("To do by hand", [words for release in releases for words in release.steps])
     if len(result) == 2:
         return f"\nForge: up to date with {new}\n"

@@ -114,6 +114,8 @@ def environment(servers: Servers) -> dict[str, str]:
     result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', '')}"
     if servers.database_url:
         result["DATABASE_URL"] = servers.database_url
+        # A pg_dump of this machine may be older than the embedded server.
+        result["BACKUP_PROGRAMS"] = str(servers.database_programs)
     if servers.redis_port:
         result["REDIS_CONNECTION_URL"] = servers.redis_url(0)
         result["CELERY_BROKER_URL"] = servers.redis_url(1)

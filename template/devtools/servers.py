@@ -36,6 +36,7 @@ class Servers:
 
     redis_port: int | None = None
     database_url: str | None = None
+    database_programs: Path | None = None
 
     def redis_url(self, database: int = 0) -> str:
         """Return the URL of one of the embedded Valkey's databases."""
@@ -62,8 +63,11 @@ def embedded_servers(
     with _stop_on_sigterm(), contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(data_dir))
         port = stack.enter_context(_valkey(data_dir / "valkey", durable=durable)) if redis else None
-        url = stack.enter_context(_postgresql(data_dir / "postgresql", name, durable=durable)) if postgres else None
-        yield Servers(port, url)
+        if not postgres:
+            yield Servers(port)
+            return
+        url, programs = stack.enter_context(_postgresql(data_dir / "postgresql", name, durable=durable))
+        yield Servers(port, url, programs)
 
 
 def free_port(preferred: int | None = None) -> int:
@@ -167,7 +171,7 @@ def _runs(pid: int, program: str) -> bool:
 
 
 @contextlib.contextmanager
-def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[str]:
+def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[tuple[str, Path]]:
     # The package keeps a lock file in the runtime folder or, failing that, in /tmp, where one user's file shuts out
     # all others: each user gets a folder.
     runtime = Path(tempfile.gettempdir()) / f"embedded-postgresql-{os.getuid()}"
@@ -202,7 +206,7 @@ def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[str]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before_start)
         sockets = str(server.get_postmaster_info().socket_dir)
         asyncio.run(_create_database(_postgresql_url(sockets, "postgres"), name))
-        yield _postgresql_url(sockets, name).render_as_string(hide_password=False)
+        yield _postgresql_url(sockets, name).render_as_string(hide_password=False), Path(server.bin_path)
 
 
 def _stop_postgresql(pid_file: Path) -> None:

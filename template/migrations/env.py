@@ -17,7 +17,7 @@ from app.models import Base, UtcDateTime, load_models
 
 load_models()
 
-TEMPLATE_TABLES = {"sessions", "users"}
+TEMPLATE_TABLES = {"account_codes", "sessions", "users"}
 """All tables of the template's revisions, whether this project has the feature or not."""
 
 

@@ -51,10 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     )
     os.environ["DATABASE_URL"] = database or servers.database_url or f"sqlite+aiosqlite:///{folder}/test.db"
+    if servers.database_programs:
+        os.environ["BACKUP_PROGRAMS"] = str(servers.database_programs)
     if uses_redis:
         os.environ.update(_redis_variables(servers, redis))
     # No test talks to a mail server by accident: nothing listens on port 1.
     os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
+    os.environ["STORAGE_URL"] = os.environ.get("TEST_STORAGE_URL", str(folder / "storage"))
     _upgrade()
 
 

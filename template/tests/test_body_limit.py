@@ -15,9 +15,10 @@ pytestmark = pytest.mark.anyio
 async def small() -> AsyncIterator[httpx.AsyncClient]:
     """Give a client of an application that takes ten bytes."""
     app = FastAPI()
-    app.add_middleware(BodyLimit, max_bytes=10)
+    app.add_middleware(BodyLimit, max_bytes=10, larger={"/large/": 20})
 
     @app.post("/")
+    @app.post("/large/{name}")
     async def length(request: Request) -> int:
         return len(await request.body())
 
@@ -42,3 +43,10 @@ async def test_an_announced_larger_one_is_refused(small: httpx.AsyncClient) -> N
 
 async def test_an_unannounced_larger_one_is_refused(small: httpx.AsyncClient) -> None:
     assert (await small.post("/", content=_chunks())).status_code == 413
+
+
+async def test_a_path_may_have_a_limit_of_its_own(small: httpx.AsyncClient) -> None:
+    assert (await small.post("/large/x", content=_chunks())).json() == 20
+    answer = await small.post("/large/x", content=b"x" * 21)
+    assert answer.status_code == 413
+    assert "20 bytes" in answer.json()["detail"]

@@ -1,5 +1,7 @@
-"""docs/configuration.md says what the settings' classes say."""
+"""docs/configuration.md says what the settings' classes say; the code in docs/ compiles and names what is there."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from pydantic import SecretStr
 from app.core.config import settings
 from app.core.config.base import BaseConcern
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "configuration.md"
 
 
 def _rows() -> dict[str, tuple[str, str]]:
@@ -39,3 +42,21 @@ def test_each_setting_stands_in_the_docs_with_its_default(concern: BaseConcern) 
 def test_the_docs_name_no_setting_that_does_not_exist() -> None:
     known = {type(concern).variable(field) for concern in settings.concerns() for field in type(concern).model_fields}
     assert set(_rows()) == known
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_code_in_the_docs_compiles_and_imports_what_is_there(page: Path) -> None:
+    for code in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        compile(code, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("app."):
+                module = importlib.import_module(str(node.module))
+                unknown = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+                assert not unknown, f"{node.module} has no {unknown}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    links = re.compile(r"\]\(([^):#]+)\)")
+    for page in DOCS.glob("*.md"):
+        missing = [link for link in links.findall(page.read_text(encoding="utf-8")) if not (DOCS / link).exists()]
+        assert not missing, f"{page.name} links to {missing}"

@@ -18,8 +18,9 @@ from tests.copy.sound import files, problems
 OPTIONS: dict[str, list[Any]] = {
     "profile": ["minimal", "standard", "production"],
     "database": ["postgresql", "mysql", "sqlite"],
-    "auth": ["basic", "none"],
+    "auth": ["complete", "basic", "none"],
     "use_celery": [True, False],
+    "task_examples": [[], ["email"], ["data_processing", "reports", "images", "cleanup", "notifications", "backup"]],
     "use_redis": [True, False],
     "scheduler": ["beat", "none"],
     "timezone": ["UTC", "America/Port-au-Prince"],
@@ -34,7 +35,13 @@ TEXTS = {"project_name", "project_slug", "description", "author_name", "author_e
 
 def combinations(strength: int) -> list[dict[str, Any]]:
     """Return answers in which each choice of `strength` options occurs together with each other choice of them."""
-    return [dict(zip(OPTIONS, row, strict=True)) for row in AllPairs(list(OPTIONS.values()), n=strength)]
+
+    def allowed(row: list[Any]) -> bool:
+        answers = dict(zip(OPTIONS, row, strict=False))
+        return not (answers.get("auth") == "complete" and answers.get("use_celery") is False)
+
+    pairs = AllPairs(list(OPTIONS.values()), n=strength, filter_func=allowed)
+    return [dict(zip(OPTIONS, row, strict=True)) for row in pairs]
 
 
 def name(answers: dict[str, Any]) -> str:
@@ -46,6 +53,9 @@ def test_every_option_is_varied(questions: dict[str, dict[str, Any]], asked: set
     assert set(OPTIONS) | TEXTS == asked
     for option, values in OPTIONS.items():
         question = questions[option]
+        if question.get("multiselect"):
+            assert {choice for value in values for choice in value} == set(question["choices"].values())
+            continue
         if question["type"] == "str" and "choices" not in question:
             assert len(set(values)) > 1, option
             continue

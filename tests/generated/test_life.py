@@ -28,7 +28,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "standard-postgresql": ("3.11", {"profile": "standard", "database": "postgresql"}),
     "minimal-sqlite": ("3.11", {"profile": "minimal", "database": "sqlite"}),
     "production-postgresql": ("3.11", {"profile": "production", "database": "postgresql"}),
-    "celery-without-auth": ("3.11", {"auth": "none"}),
+    "packs-without-accounts-on-sqlite": ("3.11", {"profile": "production", "auth": "none", "database": "sqlite"}),
     "fastapi-without-celery": ("3.11", {"use_celery": False}),
     "standard-on-3.13": ("3.13", {}),
 }

@@ -30,7 +30,7 @@ def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, p
     folder = render.anew({"profile": profile, "database": database}, scratch / "project")
     install(folder, python)
     check(folder, python)
-    if "FORGE_PYTHON" not in os.environ and (profile, database) != ("standard", "mysql"):
+    if "FORGE_PYTHON" not in os.environ and (profile, database) != ("production", "mysql"):
         # On one machine test_life.py runs the tests of the other databases; a matrix of machines runs them all.
         return
     extra = {"TEST_DATABASE_URL": request.getfixturevalue("mariadb")} if database == "mysql" else {}

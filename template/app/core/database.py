@@ -11,9 +11,9 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import URL, event, text
+from sqlalchemy import URL, CursorResult, UpdateBase, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -68,6 +68,12 @@ async def session_scope() -> AsyncIterator[AsyncSession]:
     async with _session() as session:
         yield session
         await session.commit()
+
+
+async def matched_rows(db: AsyncSession, statement: UpdateBase) -> int:
+    """Run an UPDATE or DELETE and return how many rows it matched; objects that are loaded already stay as they are."""
+    result = await db.execute(statement, execution_options={"synchronize_session": False})
+    return cast("CursorResult[Any]", result).rowcount
 
 
 def _session() -> AsyncSession:

@@ -1,0 +1,40 @@
+"""Task packs in projects that are older than they: offered, and switched on and off one by one."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from forge_template import ROOT
+from tests.update.world import ARCHIVES, World, next_tag, tree_of
+
+CONFIG = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+PACKS = sorted(CONFIG["task_examples"]["choices"].values())
+OLD = [tag for tag in ARCHIVES if tag in {"v0.1.0", "v0.2.0"}]
+
+
+@pytest.mark.parametrize("tag", OLD)
+def test_an_older_project_keeps_what_it_has_and_is_told_of_the_rest(world: World, tag: str) -> None:
+    person = world.project(tag)
+    person.replace("README.md", "## Start", "## Mine\n\nText.\n\n## Start")
+    person.commit()
+    updated = person.update()
+    assert updated.code == 0, updated.report
+    assert person.stages() == {}
+    assert person.answers()["task_examples"] == ["email"]
+    told = updated.report.partition("New, and switched off here:")[2]
+    assert all(pack in told for pack in PACKS)
+    assert person.exists("app/tasks/send_email_task.py")
+    assert "## Mine" in person.read("README.md")
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_pack_is_switched_on_and_off(world: World, pack: str) -> None:
+    person = world.project(OLD[-1])
+    for packs in ([pack], []):
+        updated = person.update("--data", f"task_examples={packs}")
+        assert updated.code == 0, updated.report
+        assert person.stages() == {}
+        person.commit()
+        assert person.answers()["task_examples"] == packs
+        assert tree_of(person.folder) == tree_of(world.copied(next_tag(), person.answers()))
