@@ -19,7 +19,8 @@ def _unchanged(answers: Answers) -> Answers:
 class Release:
     """One release. `answers` is given the recorded answers, `_commit` and the like included, and returns the new ones; run
     twice it must change nothing more. `renamed` holds settings, old name to new. `changes`, `steps` and `offers` (what is
-    new and switched off in older projects) are sentences for the report.
+    new and switched off in older projects) are sentences for the report; an offer that only some projects can take is a
+    function, which is given the new answers and returns its sentence or None.
     """
 
     version: str
@@ -27,7 +28,12 @@ class Release:
     renamed: Mapping[str, str] = field(default_factory=dict)
     changes: Sequence[str] = field(default_factory=tuple)
     steps: Sequence[str] = field(default_factory=tuple)
-    offers: Sequence[str] = field(default_factory=tuple)
+    offers: Sequence[str | Callable[[Answers], str | None]] = field(default_factory=tuple)
+
+    def offered(self, answers: Answers) -> list[str]:
+        """Return the offers that a project with these answers can take."""
+        told = [offer if isinstance(offer, str) else offer(answers) for offer in self.offers]
+        return [sentence for sentence in told if sentence]
 
 
 def _schedule_stays_in_utc(answers: Answers) -> Answers:
@@ -37,6 +43,29 @@ def _schedule_stays_in_utc(answers: Answers) -> Answers:
 def _packs_stay_off(answers: Answers) -> Answers:
     # Mails came with Celery.
     return {"task_examples": ["email"], **answers}
+
+
+def _other_packs(answers: Answers) -> str | None:
+    have = answers.get("task_examples", [])
+    packs = ["email", "data_processing", "reports", "images", "cleanup", "notifications", "backup"]
+    if answers.get("auth", "none") == "none":
+        packs.remove("cleanup")
+    off = [pack for pack in packs if pack not in have]
+    if not answers.get("use_celery") or not off:
+        return None
+    return (
+        f"Task packs: {', '.join(off)}. Name those that you want, and those that you have: "
+        f"copier update --trust --data 'task_examples=[{', '.join([*have, off[0]])}]'"
+    )
+
+
+def _complete_accounts(answers: Answers) -> str | None:
+    if not answers.get("use_celery") or answers.get("auth") != "basic":
+        return None
+    return (
+        "Accounts with verified addresses, refresh tokens, forgotten passwords and devices: "
+        "copier update --trust --data auth=complete"
+    )
 
 
 RELEASES: Sequence[Release] = (
@@ -49,10 +78,7 @@ RELEASES: Sequence[Release] = (
     Release(
         "0.3.0",
         answers=_packs_stay_off,
-        offers=(
-            "Task packs: data_processing, reports, images, cleanup, notifications, backup. Switch on those that you want, "
-            "beside email: copier update --trust --data 'task_examples=[email, reports]'",
-        ),
+        offers=(_other_packs, _complete_accounts),
     ),
 )
 

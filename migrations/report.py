@@ -46,7 +46,8 @@ def text(
     ]
     result += _part("Renamed settings", renamed)
     result += _part("Changed behaviour", [words for release in releases for words in release.changes])
-    result += _part("New, and switched off here", [words for release in releases for words in release.offers])
+    offers = [words for release in releases for words in release.offered(dict(answers[1]))]
+    result += _part("New, and switched off here", offers)
     result += _part("To do by hand", [words for release in releases for words in release.steps])
     if len(result) == 2:
         return f"\nForge: up to date with {new}\n"

@@ -6,11 +6,16 @@ import pytest
 import yaml
 
 from forge_template import ROOT
-from tests.update.world import ARCHIVES, World, next_tag, tree_of
+from tests.update.world import ARCHIVES, Updated, World, next_tag, tree_of
 
 CONFIG = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
 PACKS = sorted(CONFIG["task_examples"]["choices"].values())
+OFFERS = "New, and switched off here:"
 OLD = [tag for tag in ARCHIVES if tag in {"v0.1.0", "v0.2.0"}]
+
+
+def _offers(updated: Updated) -> str:
+    return updated.report.partition(OFFERS)[2].partition("Look at it with")[0]
 
 
 @pytest.mark.parametrize("tag", OLD)
@@ -22,10 +27,23 @@ def test_an_older_project_keeps_what_it_has_and_is_told_of_the_rest(world: World
     assert updated.code == 0, updated.report
     assert person.stages() == {}
     assert person.answers()["task_examples"] == ["email"]
-    told = updated.report.partition("New, and switched off here:")[2]
+    told = _offers(updated)
     assert all(pack in told for pack in PACKS)
+    assert "auth=complete" in told
     assert person.exists("app/tasks/send_email_task.py")
     assert "## Mine" in person.read("README.md")
+
+
+def test_only_what_is_off_and_would_do_something_is_offered(world: World) -> None:
+    person = world.project(OLD[-1], {"auth": "none"})
+    told = _offers(person.update("--data", "task_examples=[email, backup]"))
+    assert "reports" in told
+    assert "'task_examples=[email, backup, data_processing]'" in told
+    assert not any(what in told for what in ("cleanup", "auth=complete"))
+    without_celery = world.project(OLD[-1], {"use_celery": False}).update()
+    assert without_celery.code == 0, without_celery.report
+    assert "task_examples" not in _offers(without_celery)
+    assert "auth=complete" not in _offers(without_celery)
 
 
 @pytest.mark.parametrize("pack", PACKS)
