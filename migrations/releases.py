@@ -64,7 +64,8 @@ def _complete_accounts(answers: Answers) -> str | None:
         return None
     return (
         "Accounts with verified addresses, refresh tokens, forgotten passwords and devices: "
-        "copier update --trust --data auth=complete"
+        "copier update --trust --data auth=complete. Accounts that are there already must then verify their address; "
+        "docs/accounts.md says more."
     )
 
 
