@@ -55,7 +55,7 @@ def _other_packs(answers: Answers) -> str | None:
         return None
     return (
         f"Task packs: {', '.join(off)}. Name those that you want, and those that you have: "
-        f"copier update --trust --data 'task_examples=[{', '.join([*have, off[0]])}]'"
+        f"make update ARGS=\"--data 'task_examples=[{', '.join([*have, off[0]])}]'\""
     )
 
 
@@ -64,7 +64,7 @@ def _complete_accounts(answers: Answers) -> str | None:
         return None
     return (
         "Accounts with verified addresses, refresh tokens, forgotten passwords and devices: "
-        "copier update --trust --data auth=complete. Accounts that are there already must then verify their address; "
+        'make update ARGS="--data auth=complete". Accounts that are there already must then verify their address; '
         "docs/accounts.md says more."
     )
 
@@ -79,6 +79,10 @@ RELEASES: Sequence[Release] = (
     Release(
         "0.3.0",
         answers=_packs_stay_off,
+        changes=(
+            "With accounts: the tables users and sessions have new columns, which `alembic upgrade heads` adds before the new "
+            "code starts, as at every deployment; make dev does so itself.",
+        ),
         offers=(_other_packs, _complete_accounts),
     ),
 )
