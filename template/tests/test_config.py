@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from app.core.config import Settings, UnsafeSettings, base
 from app.core.config.application import ApplicationSettings
@@ -100,6 +101,50 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert "hunter2" not in "".join(repr(concern) + str(concern) for concern in settings.concerns())
     assert "hunter2" not in repr(settings)
+
+
+class _Secrets(BaseConcern):
+    model_config = SettingsConfigDict(env_prefix="X_")
+
+    password: SecretStr = Field(SecretStr("default"))
+    token: SecretStr | None = Field(None, validation_alias="TOKEN")
+    name: str = Field("plain")
+
+
+def test_a_secret_may_stand_in_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secret / ".env.test").write_text("X_PASSWORD=from the settings file\n")
+    for variable in ("X_PASSWORD", "TOKEN", "X_NAME"):
+        (secret / variable).write_text(f" {variable.lower()}\n")
+        monkeypatch.setenv(f"{variable}_FILE", str(secret / variable))
+    found = _Secrets()
+    assert found.password.get_secret_value() == " x_password"
+    assert found.token is not None
+    assert found.token.get_secret_value() == " token"
+    assert found.name == "plain"
+
+
+def test_every_secret_of_the_application_may_stand_in_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = [(type(one), field) for one in Settings().concerns() for field in type(one).model_fields]
+    secrets = [(concern, field) for concern, field in fields if "Secret" in str(concern.model_fields[field].annotation)]
+    assert secrets
+    for concern, field in secrets:
+        variable = concern.variable(field)
+        url = field.endswith(("url", "backend"))
+        scheme = "postgresql" if variable == "DATABASE_URL" else "redis"
+        (secret / variable).write_text(f"{scheme}://u:hunter2-hunter2@h/1\n" if url else "hunter2-hunter2\n")
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(f"{variable}_FILE", str(secret / variable))
+    for concern, field in secrets:
+        assert "hunter2-hunter2" in getattr(concern(), field).get_secret_value(), concern.variable(field)
+
+
+def test_a_file_that_cannot_be_a_secret_stops_the_process(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_PASSWORD_FILE", str(secret / "missing"))
+    with pytest.raises(SettingsError, match=r"X_PASSWORD_FILE: .*missing cannot be read"):
+        _Secrets()
+    monkeypatch.setenv("X_PASSWORD", "as well")
+    with pytest.raises(SettingsError, match="X_PASSWORD and X_PASSWORD_FILE are both set"):
+        _Secrets()
 
 
 class _Lists(BaseConcern):

@@ -3,16 +3,18 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,8 +52,36 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A list, written `a, b` in the environment; JSON is understood too."""
 
 
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files: `NAME_FILE` in the process environment names the file that holds the value of `NAME`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return a secret's value and the key that it is known by; no value where no file is named."""
+        alias = field.validation_alias
+        key = str(alias.choices[0] if isinstance(alias, AliasChoices) else alias or field_name)
+        name = key if alias else f"{self.config.get('env_prefix', '')}{field_name}".upper()
+        path = os.environ.get(f"{name}_FILE")
+        if not path or SecretStr not in (field.annotation, *get_args(field.annotation)):
+            return None, key, False
+        if os.environ.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: which of them counts?")
+        try:
+            # An editor ends a file with a newline, which is no part of the secret.
+            return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), key, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_FILE: {path} cannot be read: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the secrets that are in files."""
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {key: value for value, key, _ in found if value is not None}
+
+
 class BaseConcern(BaseSettings):
-    """Settings of one concern. The process environment beats the environment's file, which beats the default."""
+    """Settings of one concern. The process environment beats the environment's file, which beats the default.
+
+    A secret may also stand in a file of its own, which `NAME_FILE` in the process environment names.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -65,7 +95,8 @@ class BaseConcern(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the file when the settings are made, not when this module is imported."""
-        return init_settings, env_settings, DotEnvSettingsSource(settings_cls, env_file=env_file())
+        file = DotEnvSettingsSource(settings_cls, env_file=env_file())
+        return init_settings, env_settings, _SecretFiles(settings_cls), file
 
     @classmethod
     def variable(cls, field: str) -> str:
