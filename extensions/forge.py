@@ -61,9 +61,9 @@ def email_problem(text: str) -> str:
     return ""
 
 
-def secret(size: int = 32) -> str:
-    """Return `size` random bytes as URL-safe text, anew at every rendering."""
-    return secrets.token_urlsafe(size)
+def secret() -> str:
+    """Return 32 random bytes as URL-safe text, anew at every call."""
+    return secrets.token_urlsafe(32)
 
 
 def timezone_problem(text: str) -> str:
@@ -77,7 +77,7 @@ def timezone_problem(text: str) -> str:
 
 
 class ForgeExtension(Extension):
-    """Adds this module's filters and the global `secret` to Copier's environment."""
+    """Adds this module's filters and the global `secret(name)` to Copier's environment."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -88,4 +88,6 @@ class ForgeExtension(Extension):
             email_problem=email_problem,
             timezone_problem=timezone_problem,
         )
-        environment.globals["secret"] = secret
+        # One rendering writes the same password into the file of a server and into that of its clients.
+        known: dict[str, str] = {}
+        environment.globals["secret"] = lambda name: known.setdefault(name, secret())

@@ -110,8 +110,11 @@ class Project:
         return sorted(self.folder.glob(SECRETS))
 
     def restore_secrets(self) -> None:
-        """Put the settings files back as they were."""
+        """Put the settings files back as they were; a new one goes, as it has not the passwords of those that exist."""
         saved = self.state / "saved"
+        for path in self.secrets():
+            if not (saved / path.relative_to(self.folder)).exists():
+                path.unlink()
         for path in saved.glob(SECRETS):
             _copy(path, self.folder / path.relative_to(saved))
 

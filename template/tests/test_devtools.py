@@ -25,12 +25,43 @@ def test_secrets_are_written_once(tmp_path: Path) -> None:
     for example in (ROOT / "secret").glob("env.*.example"):
         (tmp_path / example.name).write_text(example.read_text())
     written = secrets.write_missing(tmp_path)
-    assert {path.name for path in written} == {".env.development", ".env.production"}
+    assert {path.name for path in written} >= {".env.development", ".env.production"}
     before = {path: path.read_text() for path in written}
     assert "<random" not in "".join(before.values())
     assert all(path.stat().st_mode & 0o077 == 0 for path in written)
     assert secrets.write_missing(tmp_path) == []
     assert {path: path.read_text() for path in written} == before
+
+
+def _examples(folder: Path) -> None:
+    (folder / "env.production.example").write_text("A=redis://:<random:one>@redis/0\nB=<random:two>\nC=3\n")
+    (folder / "env.redis.example").write_text("PASSWORD=<random:one>\n")
+    (folder / "env.development.example").write_text("B=<random:two>\n")
+
+
+def test_a_server_gets_the_password_that_its_clients_have(tmp_path: Path) -> None:
+    _examples(tmp_path)
+    (tmp_path / ".env.production").write_text("A=redis://:pass%40word@elsewhere/1\nB=known\n")
+    assert [path.name for path in secrets.write_missing(tmp_path)] == [".env.development", ".env.redis"]
+    assert (tmp_path / ".env.redis").read_text() == "PASSWORD=pass@word\n"
+    # Development's are its own.
+    assert "known" not in (tmp_path / ".env.development").read_text()
+
+
+def test_secrets_are_rotated_one_by_one_and_in_every_file(tmp_path: Path) -> None:
+    _examples(tmp_path)
+    secrets.write_missing(tmp_path)
+    before = {path.name: path.read_text() for path in tmp_path.glob(".env.*")}
+    assert {path.name for path in secrets.rotate(tmp_path, ["one"])} == {".env.production", ".env.redis"}
+    after = {path.name: path.read_text() for path in tmp_path.glob(".env.*")}
+    new = after[".env.redis"].strip().removeprefix("PASSWORD=")
+    assert new not in before[".env.redis"]
+    assert f"A=redis://:{new}@redis/0\n" in after[".env.production"]
+    assert after[".env.production"].splitlines()[1:] == before[".env.production"].splitlines()[1:]
+    assert after[".env.development"] == before[".env.development"]
+    for names in ([], ["three"]):
+        with pytest.raises(ValueError, match="one, two"):
+            secrets.rotate(tmp_path, names)
 
 
 def test_secrets_that_others_may_read_are_protected(tmp_path: Path) -> None:
