@@ -69,6 +69,19 @@ def _complete_accounts(answers: Answers) -> str | None:
     )
 
 
+def _production_stays_as_it_is(answers: Answers) -> Answers:
+    return {"use_docker": False, **answers}
+
+
+def _docker(answers: Answers) -> str | None:
+    if answers.get("use_docker"):
+        return None
+    return (
+        "Docker: an image, and compose for production on one host. Move Docker files of your own away, then: "
+        "copier update --trust --data use_docker=true && make secrets"
+    )
+
+
 RELEASES: Sequence[Release] = (
     Release(
         "0.2.0",
@@ -84,6 +97,11 @@ RELEASES: Sequence[Release] = (
             "code starts, as at every deployment; make dev does so itself.",
         ),
         offers=(_other_packs, _complete_accounts),
+    ),
+    Release(
+        "0.4.0",
+        answers=_production_stays_as_it_is,
+        offers=(_docker,),
     ),
 )
 

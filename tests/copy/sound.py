@@ -19,6 +19,13 @@ _WORKFLOW_EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 
 
+class _Yaml(yaml.SafeLoader):
+    """Knows the tags by which a compose file takes back what another says."""
+
+
+_Yaml.add_multi_constructor("!", lambda *_: None)
+
+
 def files(project: Path) -> list[str]:
     """Return the paths of a rendered project's files, relative and with slashes."""
     return sorted(
@@ -71,6 +78,6 @@ def _parse(name: str, text: str) -> None:
     elif name.endswith(".toml"):
         tomllib.loads(text)
     elif name.endswith((".yml", ".yaml")):
-        list(yaml.safe_load_all(text))
+        list(yaml.load_all(text, Loader=_Yaml))
     elif name.endswith(".json"):
         json.loads(text)

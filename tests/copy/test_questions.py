@@ -66,6 +66,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "scheduler": ("none", {}),
     "timezone": ("Europe/Berlin", {}),
     "use_flower": (False, {}),
+    "use_docker": (False, {}),
     "use_cors": (True, {}),
     "ci": ("github", {}),
 }

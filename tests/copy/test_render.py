@@ -25,6 +25,7 @@ OPTIONS: dict[str, list[Any]] = {
     "scheduler": ["beat", "none"],
     "timezone": ["UTC", "America/Port-au-Prince"],
     "use_flower": [True, False],
+    "use_docker": [True, False],
     "use_cors": [True, False],
     "ci": ["github", "none"],
     "license": ["mit", "apache-2.0", "proprietary"],
