@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import re
 import socket
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +61,7 @@ def test_secrets_are_random_and_nothing_else_is(render: Renderer) -> None:
     assert files(first) == files(second)
     changed = {name for name in files(first) if (first / name).read_bytes() != (second / name).read_bytes()}
     assert changed
-    assert changed <= {"secret/.env.development", "secret/.env.production"}
+    assert [name for name in changed if not name.startswith("secret/.env.")] == []
 
 
 def test_no_secret_is_in_the_answers(render: Renderer) -> None:
@@ -86,3 +87,14 @@ def test_extension_is_pure_and_self_contained() -> None:
                 assert node.level == 0, path
                 imported.add(str(node.module).split(".")[0])
         assert imported <= allowed, path
+
+
+def test_a_server_and_its_clients_have_one_password(render: Renderer) -> None:
+    for database, server in (("postgresql", "postgres"), ("mysql", "mariadb")):
+        secret = render({"database": database}) / "secret"
+        production = (secret / ".env.production").read_text(encoding="utf-8")
+        for file, setting in ((".env.redis", "REDIS_PASSWORD"), (f".env.{server}", f"{server.upper()}_PASSWORD")):
+            found = re.search(rf"^{setting}=(.+)$", (secret / file).read_text(encoding="utf-8"), re.MULTILINE)
+            assert found
+            assert f":{found[1]}@" in production
+            assert found[1] not in (secret / ".env.development").read_text(encoding="utf-8")
