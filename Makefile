@@ -32,7 +32,7 @@ test: $(STAMP) ## the test suite (about fifteen minutes on two cores)
 check: $(STAMP) ## formatter, linters and types on everything
 	@$(VENV)/bin/python -m pre_commit run --all-files
 
-matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included
+matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included, and Docker
 	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
 
 fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own merge (N=1000)
