@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,14 @@ def processed(stack: Stack) -> str:
     return task
 
 
+def becomes_ready(stack: Stack) -> None:
+    """Wait until everything that the API uses is there: beat has to come round once."""
+    url, end = f"{stack.address('api', 8000)}/ready", time.monotonic() + 60
+    while (answer := httpx.get(url)).status_code != 200:
+        assert time.monotonic() < end, answer.text
+        time.sleep(0.2)
+
+
 def states(stack: Stack) -> dict[str, list[str]]:
     """Return the state of each service's containers: their health where they have one."""
     found: dict[str, list[str]] = {}
@@ -73,7 +82,7 @@ def test_every_service_is_healthy_and_the_migration_ended(stack: Stack) -> None:
     running = ("api", "celery_worker", "celery_worker_long", "celery_beat", "flower", "redis", "postgres")
     expected = {service: ["healthy"] for service in running}
     assert states(stack) == {**expected, "migrate": ["exited 0"]}
-    assert httpx.get(f"{stack.address('api', 8000)}/ready").json()["status"] == "ok"
+    becomes_ready(stack)
 
 
 def test_a_task_runs(stack: Stack) -> None:
@@ -168,6 +177,16 @@ def test_the_worker_makes_a_backup(stack: Stack) -> None:
     assert "my_app" in stack.inside("celery_worker_long", "python", "-m", "app.backup", "list")
 
 
+def test_a_worker_that_is_starting_stops_when_it_is_told_to(stack: Stack) -> None:
+    stack.compose("stop", "celery_worker")
+    stack.compose("start", "celery_worker")
+    started = time.monotonic()
+    stack.compose("stop", "celery_worker")
+    # Far less than its grace period, at the end of which it is killed.
+    assert time.monotonic() - started < 30
+    stack.compose("up", "--detach", "--wait")
+
+
 def test_data_outlives_the_containers(stack: Stack) -> None:
     task = processed(stack)
     stack.compose("restart")
@@ -242,7 +261,7 @@ def test_other_projects_start(
         assert {state for found in states(stack).values() for state in found} == {"healthy", "exited 0"}
         if answers.get("use_celery", True):
             processed(stack)
-        assert httpx.get(f"{stack.address('api', 8000)}/ready").json()["status"] == "ok"
+        becomes_ready(stack)
         if answers.get("profile") == "production":
             stack.inside("celery_worker", "python", "-m", "app.backup", "create")
 
