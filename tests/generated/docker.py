@@ -52,7 +52,7 @@ def required_engine() -> dict[str, str]:
 
 def require_image(variables: dict[str, str], tag: str) -> None:
     """Have the stand-in of an image ready, where images are stand-ins."""
-    if "docker-lab" in variables.get("DOCKER_HOST", os.environ.get("DOCKER_HOST", "")):
+    if LAB.exists() and "docker-lab" in variables.get("DOCKER_HOST", os.environ.get("DOCKER_HOST", "")):
         subprocess.run([LAB, "image", tag], check=True, stdout=subprocess.DEVNULL)
 
 
