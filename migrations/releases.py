@@ -70,7 +70,7 @@ def _complete_accounts(answers: Answers) -> str | None:
 
 
 def _production_stays_as_it_is(answers: Answers) -> Answers:
-    return {"use_docker": False, **answers}
+    return {"use_docker": False, "use_kubernetes": False, **answers}
 
 
 def _docker(answers: Answers) -> str | None:
@@ -79,6 +79,15 @@ def _docker(answers: Answers) -> str | None:
     return (
         "Docker: an image, and compose for production on one host. Move Docker files of your own away, then: "
         "copier update --trust --data use_docker=true && make secrets"
+    )
+
+
+def _kubernetes(answers: Answers) -> str | None:
+    if answers.get("use_kubernetes") or answers.get("database") == "sqlite":
+        return None
+    return (
+        "Manifests for Kubernetes, beside Docker: copier update --trust --data use_docker=true --data use_kubernetes=true "
+        "&& make secrets"
     )
 
 
@@ -101,7 +110,7 @@ RELEASES: Sequence[Release] = (
     Release(
         "0.4.0",
         answers=_production_stays_as_it_is,
-        offers=(_docker,),
+        offers=(_docker, _kubernetes),
     ),
 )
 

@@ -67,6 +67,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "timezone": ("Europe/Berlin", {}),
     "use_flower": (False, {}),
     "use_docker": (False, {}),
+    "use_kubernetes": (True, {"use_docker": True}),
     "use_cors": (True, {}),
     "ci": ("github", {}),
 }

@@ -26,6 +26,7 @@ OPTIONS: dict[str, list[Any]] = {
     "timezone": ["UTC", "America/Port-au-Prince"],
     "use_flower": [True, False],
     "use_docker": [True, False],
+    "use_kubernetes": [True, False],
     "use_cors": [True, False],
     "ci": ["github", "none"],
     "license": ["mit", "apache-2.0", "proprietary"],
@@ -39,7 +40,10 @@ def combinations(strength: int) -> list[dict[str, Any]]:
 
     def allowed(row: list[Any]) -> bool:
         answers = dict(zip(OPTIONS, row, strict=False))
-        return not (answers.get("auth") == "complete" and answers.get("use_celery") is False)
+        return not (
+            (answers.get("auth") == "complete" and answers.get("use_celery") is False)
+            or (answers.get("database") == "sqlite" and answers.get("use_kubernetes") is True)
+        )
 
     pairs = AllPairs(list(OPTIONS.values()), n=strength, filter_func=allowed)
     return [dict(zip(OPTIONS, row, strict=True)) for row in pairs]
