@@ -20,6 +20,19 @@ async def test_ready_names_each_part(client: httpx.AsyncClient) -> None:
     assert answer.status_code == (503 if "worker" in expected else 200)
 
 
+async def test_ready_leaves_out_what_the_caller_does_without(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise ConnectionError
+
+    monkeypatch.setitem(health.checks, "worker", broken)
+    answer = await client.get("/ready?without=worker")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert "worker" not in answer.json()["checks"]
+    assert (await client.get("/ready?without=other")).status_code == 503
+
+
 async def test_a_broken_check_is_unavailable_and_tells_no_details(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 router = APIRouter(tags=["health"])
@@ -30,13 +31,14 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready", responses={503: {"model": Readiness}})
-async def ready(response: Response) -> Readiness:
-    """Whether everything that this application uses is there."""
-    results = await asyncio.gather(*(_result(name) for name in checks))
+async def ready(response: Response, without: Annotated[frozenset[str], Query(max_length=20)] = frozenset()) -> Readiness:
+    """Whether everything that this application uses is there, but for what `without` names."""
+    names = [name for name in checks if name not in without]
+    results = await asyncio.gather(*(_result(name) for name in names))
     good = all(result == "ok" for result in results)
     if not good:
         response.status_code = 503
-    return Readiness(status="ok" if good else "unavailable", checks=dict(zip(checks, results, strict=True)))
+    return Readiness(status="ok" if good else "unavailable", checks=dict(zip(names, results, strict=True)))
 
 
 async def _result(name: str) -> str:
