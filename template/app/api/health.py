@@ -31,7 +31,9 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready", responses={503: {"model": Readiness}})
-async def ready(response: Response, without: Annotated[frozenset[str], Query(max_length=20)] = frozenset()) -> Readiness:
+async def ready(
+    response: Response, without: Annotated[frozenset[str], Query(max_length=20)] = frozenset()
+) -> Readiness:
     """Whether everything that this application uses is there, but for what `without` names."""
     names = [name for name in checks if name not in without]
     results = await asyncio.gather(*(_result(name) for name in names))
