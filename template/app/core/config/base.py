@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, get_args
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
@@ -38,6 +38,16 @@ def is_local(host: str | None) -> bool:
 def weak_secret(text: str) -> bool:
     """Return whether `text` is a default that everybody knows, too short, or a placeholder that nobody filled in."""
     return text.lower() in _WEAK or len(text) < 8 or "<random" in text
+
+
+def checking_certificates(url: SecretStr) -> SecretStr:
+    """Return a `rediss://` URL that says `ssl_cert_reqs=CERT_REQUIRED` where it says nothing of certificates."""
+    text = url.get_secret_value()
+    parts = urlsplit(text)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return url
+    # Of two places in Celery that read the URL, one refuses it and the other believes any server.
+    return SecretStr(f"{text}{'&' if parts.query else '?'}ssl_cert_reqs=CERT_REQUIRED")
 
 
 def _split(value: object) -> object:
@@ -124,6 +134,8 @@ class BaseConcern(BaseSettings):
 
 
 def _server_problems(variable: str, parts: SplitResult) -> list[str]:
+    if parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1].lower() not in {"required", "cert_required"}:
+        return [f"{variable} takes any certificate: ssl_cert_reqs must be CERT_REQUIRED."]
     if is_local(parts.hostname) and not parts.password:
         return []
     if not parts.password:
