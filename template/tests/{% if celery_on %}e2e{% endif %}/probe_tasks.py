@@ -1,9 +1,11 @@
 """Tasks that only these tests run: they do what goes wrong in production."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +26,16 @@ def mark(number: int, seconds: float = 0.01) -> int:
     _work(seconds)
     cache.sync.client.hincrby("probe:marks", str(number), 1)
     return number
+
+
+@celery_app.task(name="probe.stubborn")
+def stubborn(number: int, seconds: float) -> None:
+    """Work for a while, and do not listen to being told to stop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(SystemExit):
+            _work(0.2)
+    cache.sync.client.hincrby("probe:marks", str(number), 1)
 
 
 @celery_app.task(name="probe.fail")

@@ -1,0 +1,67 @@
+"""A worker that is told to stop ends in time: it finishes what it can, and the rest goes back to its queue at once.
+
+Celery's own soft shutdown (`REMAP_SIGTERM`) does so too, but waits its whole time although everything may be done, and
+leaves the threads pool hanging. Here a TERM is Celery's warm shutdown, which a timer turns into its cold one.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.exceptions import WorkerTerminate
+from celery.signals import worker_ready, worker_shutting_down
+
+from app.core.config import settings
+
+KILL_AFTER = 5.0
+"""Seconds that a task has to end after it was told to; then its process is killed."""
+
+_pools: list[Any] = []
+_timers: list[threading.Timer] = []
+
+
+def connect() -> None:
+    """Limit how long a worker takes to stop."""
+    worker_ready.connect(_remember, weak=False)
+    worker_shutting_down.connect(_limit, weak=False)
+
+
+def _remember(sender: Any, **_: object) -> None:
+    _pools[:] = [sender.pool]
+
+
+def _limit(how: str, **_: object) -> None:
+    """Runs inside the signal's handler, in the main thread."""
+    if how != "Warm" or _timers:
+        return
+    if any(isinstance(pool, SoloPool) for pool in _pools):
+        # Celery's own handler would fail the task that it interrupts.
+        signal.signal(signal.SIGQUIT, _leave)
+    _after(settings.celery.soft_shutdown_timeout, _give_back)
+
+
+def _after(seconds: float, function: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    _timers.append(timer)
+    timer.start()
+
+
+def _give_back() -> None:
+    _after(KILL_AFTER, _kill)
+    os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _leave(*_: object) -> None:
+    raise WorkerTerminate(0)
+
+
+def _kill() -> None:
+    """Kill the processes of tasks that do not listen: until they end the worker would not give their messages back."""
+    for pool in _pools:
+        for pid in pool.info.get("processes", ()):
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGKILL)
