@@ -1,28 +1,68 @@
-"""Whether a process is healthy: `python -I app/probe.py api|worker|beat` ends with 0 or, saying why, with 1.
+"""Whether this container's process is well: `python -I app/probe.py api|worker|beat`, a line and exit code 0 or 1.
 
-Standard library alone, so that it costs milliseconds.
+For health checks that run every few seconds: the standard library only, nothing of the application is imported.
 """
 
+import os
+import socket
 import sys
-import urllib.error
-import urllib.request
+import time
 
-ADDRESS = "http://127.0.0.1:8000/health"
+MAX_AGE = 30.0
+"""Seconds after which a heartbeat is too old; a worker and beat write one every 5 s."""
+
+TIMEOUT = 3.0
 
 
-def problem(what: str) -> str | None:
-    """Return why `what` is not healthy, or None."""
-    if what != "api":
-        return None
+def api_problem(port: int) -> str | None:
+    """Return why the API on this machine's `port` is not well, or None if GET /health is answered with 200."""
+    request = b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
     try:
-        with urllib.request.urlopen(ADDRESS, timeout=3):
-            return None
-    except (urllib.error.URLError, OSError) as error:
-        return f"{ADDRESS}: {error}"
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+            connection.sendall(request)
+            # A status line is short; it may still come in pieces.
+            with connection.makefile("rb") as answer:
+                status = answer.readline(200).split()
+    except OSError as error:
+        return f"port {port}: {error}"
+    code = status[1].decode("ascii", "replace") if len(status) > 1 else "nothing"
+    return None if code == "200" else f"GET /health answered {code}"
+
+
+def heartbeat_problem(what: str) -> str | None:
+    """Return why the `worker` or `beat` of this container is not well, or None if its heartbeat is fresh."""
+    path = os.path.join(heartbeat_folder(), f"{what}.heartbeat")  # noqa: PTH118
+    try:
+        age = time.time() - os.stat(path).st_mtime  # noqa: PTH116
+    except OSError as error:
+        return f"no heartbeat yet: {error}"
+    return None if age <= MAX_AGE else f"the last heartbeat is {age:.0f} s old"
+
+
+def heartbeat_folder() -> str:
+    """Return `HEALTH_FOLDER`, else the system's folder for temporary files."""
+    folder = os.environ.get("HEALTH_FOLDER")
+    if folder:
+        return folder
+    import tempfile  # noqa: PLC0415
+
+    return tempfile.gettempdir()
+
+
+def main(arguments: list[str]) -> int:
+    """Print one line and return the exit code."""
+    match arguments:
+        case ["api"]:
+            problem = api_problem(8000)
+        case ["api", port] if port.isdigit():
+            problem = api_problem(int(port))
+        case ["worker" | "beat" as what]:
+            problem = heartbeat_problem(what)
+        case _:
+            problem = "usage: python -I app/probe.py api [PORT] | worker | beat"
+    print(problem or "ok")
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":
-    found = problem(sys.argv[1])
-    if found:
-        print(found)
-        sys.exit(1)
+    sys.exit(main(sys.argv[1:]))

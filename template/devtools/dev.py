@@ -116,6 +116,8 @@ def environment(servers: Servers) -> dict[str, str]:
         result["DATABASE_URL"] = servers.database_url
         # A pg_dump of this machine may be older than the embedded server.
         result["BACKUP_PROGRAMS"] = str(servers.database_programs)
+    # Heartbeats of this project alone.
+    result["HEALTH_FOLDER"] = str(DATA)
     if servers.redis_port:
         result["REDIS_CONNECTION_URL"] = servers.redis_url(0)
         result["CELERY_BROKER_URL"] = servers.redis_url(1)

@@ -13,8 +13,8 @@ async def test_health_needs_nothing(client: httpx.AsyncClient) -> None:
 
 async def test_ready_names_each_part(client: httpx.AsyncClient) -> None:
     answer = await client.get("/ready")
-    # No worker runs in this test.
-    expected = {name: "unavailable" if name == "worker" else "ok" for name in health.checks}
+    # Neither worker nor beat runs in this test.
+    expected = {name: "unavailable" if name in {"worker", "beat", "schedule"} else "ok" for name in health.checks}
     assert "database" in expected
     assert answer.json()["checks"] == expected
     assert answer.status_code == (503 if "worker" in expected else 200)

@@ -4,93 +4,44 @@ Redis has no notion of a consumer that went away: kombu gives a task to another 
 visibility timeout. With the heartbeat that timeout is about dead workers, not about long tasks or countdowns.
 """
 
-import os
-import threading
 import time
 from typing import Any
 
 from celery import bootsteps
-from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.worker.background import Repeating
 
-_logger = get_logger(__name__)
 _state: Any = state
-
-# No child is forked while the thread is inside a library: it would inherit whatever lock is held there, locked for ever.
-_beating = threading.Lock()
-os.register_at_fork(before=_beating.acquire, after_in_parent=_beating.release, after_in_child=_beating.release)
-
-WORKERS = "workers"
-"""Sorted set in the broker's database: worker name → when it was last heard of, in Redis's own time."""
 
 
 class HeldTasks(bootsteps.StartStopStep):
-    """Renews this worker's hold on its tasks, from a thread: a timer would not fire in a solo worker that is busy."""
+    """Renews this worker's hold on its tasks."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **_: object) -> None:
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._renewing = Repeating("visibility heartbeat", settings.celery.visibility_heartbeat, renew)
 
     def start(self, consumer: Any) -> None:
-        """Start the thread; called again after a lost connection."""
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(consumer, self._stopped), name="visibility-heartbeat", daemon=True
-        )
-        self._thread.start()
+        """Start renewing; called again after a lost connection."""
+        self._renewing.start(consumer.app)
 
     def stop(self, consumer: Any) -> None:
-        """Stop the thread, but for a worker that is told to stop: it holds what it still runs until its process ends."""
+        """Stop renewing, but for a worker that is told to stop: it holds what it still runs until its process ends."""
         if _state.should_stop is None and _state.should_terminate is None:
-            self._stopped.set()
+            self._renewing.stop()
 
     shutdown = stop
 
-    def _run(self, consumer: Any, stopped: threading.Event) -> None:
-        interval = settings.celery.visibility_heartbeat
-        while not stopped.is_set():
-            try:
-                with consumer.app.connection_for_write() as connection:
-                    while True:
-                        with _beating:
-                            renew(connection.default_channel, consumer.hostname)
-                        if stopped.wait(interval):
-                            return
-            except (RedisError, OperationalError, OSError) as error:
-                _logger.warning("visibility heartbeat missed: %r; trying again in %s s", error, interval)
-                stopped.wait(interval)
 
-
-def renew(channel: Any, hostname: str) -> None:
-    """Put off the redelivery of every task that this worker holds, and tell Redis that the worker lives."""
-    now = time.time()
-    tags = dict.fromkeys(_held_tags(), now)
-    with channel.client.pipeline(transaction=False) as pipe:
-        if tags:
-            # XX: a task acknowledged in the meantime must not come back.
-            pipe.zadd(channel.unacked_index_key, tags, xx=True)
-        pipe.time()
-        seconds = pipe.execute()[-1][0]
-    channel.client.zadd(WORKERS, {hostname: seconds})
-
-
-def living_workers(app: Any, within: float) -> int:
-    """Return how many workers were heard of in the last `within` seconds; forgets those silent for an hour.
-
-    Raises:
-        kombu.exceptions.OperationalError, redis.exceptions.RedisError: Redis does not answer.
-    """
-    with app.pool.acquire(block=True, timeout=2) as connection:
-        client = connection.default_channel.client
-        now = client.time()[0]
-        client.zremrangebyscore(WORKERS, "-inf", now - 3600)
-        return int(client.zcount(WORKERS, now - within, "+inf"))
+def renew(channel: Any) -> None:
+    """Put off the redelivery of every task that this worker holds."""
+    tags = dict.fromkeys(_held_tags(), time.time())
+    if tags:
+        # XX: a task acknowledged in the meantime must not come back.
+        channel.client.zadd(channel.unacked_index_key, tags, xx=True)
 
 
 def _held_tags() -> list[str]:

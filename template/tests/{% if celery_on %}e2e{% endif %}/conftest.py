@@ -41,12 +41,13 @@ class Stack:
     mails: list[Any]
     environment: dict[str, str]
 
-    def ready(self, status: int) -> dict[str, Any]:
-        """Return the answer of GET /ready once it has that status."""
-        answer = wait_until(
-            lambda: [r] if (r := self.http.get("/ready")).status_code == status else [], 30, f"{status}"
-        )
-        return dict(answer[0].json())
+    def ready(self, check: str, result: str) -> None:
+        """Return once GET /ready says so of one of its checks, within the 30 s that it promises."""
+
+        def answered() -> bool:
+            return bool(self.http.get("/ready").json()["checks"][check] == result)
+
+        wait_until(answered, 30, f"{check} to be {result}")
 
     def state(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
         """Return the task's answer once it has ended."""

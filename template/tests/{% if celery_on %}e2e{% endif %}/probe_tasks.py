@@ -7,13 +7,29 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from kombu.transport.redis import Channel
 from sqlalchemy import text
 
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db
 from app.core.redis import cache
+
+
+def _go_deaf(flag: Path) -> None:
+    """Let this worker ask for no messages while there is such a file, as after a reconnection that went wrong."""
+    ask = Channel._brpop_start
+
+    def ask_or_not(channel: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if flag.exists() else ask(channel, *args, **kwargs)
+
+    Channel._brpop_start = ask_or_not
+
+
+if os.environ.get("PROBE_DEAF"):
+    _go_deaf(Path(os.environ["PROBE_DEAF"]))
 
 
 def _work(seconds: float) -> None:

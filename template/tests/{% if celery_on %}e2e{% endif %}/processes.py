@@ -43,7 +43,13 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=ROOT,
-                env={**os.environ, "LOG_FORMAT": "json", "LOG_LEVEL": "INFO", **environment},
+                env={
+                    **os.environ,
+                    "LOG_FORMAT": "json",
+                    "LOG_LEVEL": "INFO",
+                    "HEALTH_FOLDER": str(log.parent),
+                    **environment,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

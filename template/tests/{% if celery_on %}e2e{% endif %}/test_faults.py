@@ -74,10 +74,10 @@ def test_killed_worker_loses_no_task_it_holds(
 def test_ready_tells_of_a_dead_worker(stack: Stack, tmp_path: Path) -> None:
     stack.worker.signal(signal.SIGKILL)
     stack.worker.process.wait(10)
-    answer = stack.ready(503)
-    assert answer["checks"]["worker"] == "unavailable"
+    stack.ready("worker", "unavailable")
+    assert stack.http.get("/ready").status_code == 503
     stack.worker = start_worker(tmp_path / "again.log", **stack.environment)
-    stack.ready(200)
+    stack.ready("worker", "ok")
 
 
 def test_long_tasks_and_countdowns_run_once(stack: Stack, probe_task: Any, cache_client: Any, tmp_path: Path) -> None:

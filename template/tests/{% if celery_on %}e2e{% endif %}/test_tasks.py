@@ -44,8 +44,10 @@ def test_each_task_is_logged_once_with_its_times(stack: Stack) -> None:
 
 
 def test_ready_with_everything_running(stack: Stack) -> None:
-    answer = stack.ready(200)
-    assert set(answer["checks"].values()) == {"ok"}
+    stack.ready("worker", "ok")
+    checks = stack.http.get("/ready").json()["checks"]
+    # Where there is a schedule, test_schedule.py starts beat.
+    assert {name for name, result in checks.items() if result != "ok"} <= {"beat", "schedule"}
 
 
 def test_database_in_an_async_task(stack: Stack) -> None:

@@ -1,0 +1,49 @@
+"""What every scheduler of beat does here: it says that it lives, and what it queues expires rather than piles up."""
+
+import time
+from typing import Any
+
+from celery.utils.log import get_logger
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from app.worker import liveness
+
+_logger = get_logger(__name__)
+
+
+class HonestScheduler:
+    """Mixed into a scheduler of Celery's."""
+
+    app: Any
+    _said = float("-inf")
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Queue what is due, say that beat lives, and return the seconds to sleep."""
+        scheduler: Any = super()
+        delay: float = scheduler.tick(*args, **kwargs)
+        self._say_alive()
+        return min(delay, liveness.EVERY)
+
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Queue an entry's task. One that no worker took before the next is due is dropped, unless the entry has an
+        `expires` of its own.
+        """
+        if "expires" not in entry.options:
+            wait = entry.schedule.remaining_estimate(entry.default_now())
+            if wait is not None:
+                entry.options = {**entry.options, "expires": max(1.0, wait.total_seconds())}
+        scheduler: Any = super()
+        return scheduler.apply_async(entry, *args, **kwargs)
+
+    def _say_alive(self) -> None:
+        now = time.monotonic()
+        # A tick that queued something is followed by the next at once.
+        if now - self._said < liveness.EVERY / 2:
+            return
+        self._said = now
+        try:
+            liveness.touch("beat")
+            liveness.say_through_pool(self.app, "beat")
+        except (RedisError, OperationalError, OSError) as error:
+            _logger.warning("beat's heartbeat missed: %r", error)
