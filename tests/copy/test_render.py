@@ -22,7 +22,7 @@ OPTIONS: dict[str, list[Any]] = {
     "use_celery": [True, False],
     "task_examples": [[], ["email"], ["data_processing", "reports", "images", "cleanup", "notifications", "backup"]],
     "use_redis": [True, False],
-    "scheduler": ["beat", "none"],
+    "scheduler": ["beat", "redbeat", "none"],
     "timezone": ["UTC", "America/Port-au-Prince"],
     "use_flower": [True, False],
     "use_docker": [True, False],
