@@ -70,7 +70,7 @@ def _complete_accounts(answers: Answers) -> str | None:
 
 
 def _production_stays_as_it_is(answers: Answers) -> Answers:
-    return {"use_docker": False, "use_kubernetes": False, **answers}
+    return {"use_docker": False, "use_kubernetes": False, "observability": [], **answers}
 
 
 def _docker(answers: Answers) -> str | None:
@@ -88,6 +88,17 @@ def _kubernetes(answers: Answers) -> str | None:
     return (
         "Manifests for Kubernetes, beside Docker: copier update --trust --data use_docker=true --data use_kubernetes=true "
         "&& make secrets"
+    )
+
+
+def _observability(answers: Answers) -> str | None:
+    have = answers.get("observability", [])
+    off = [part for part in ("prometheus", "opentelemetry", "sentry") if part not in have]
+    if not off:
+        return None
+    return (
+        f"Observability: {', '.join(off)}. Name those that you want: "
+        f"copier update --trust --data 'observability=[{', '.join([*have, off[0]])}]'"
     )
 
 
@@ -110,7 +121,7 @@ RELEASES: Sequence[Release] = (
     Release(
         "0.4.0",
         answers=_production_stays_as_it_is,
-        offers=(_docker, _kubernetes),
+        offers=(_docker, _kubernetes, _observability),
     ),
 )
 

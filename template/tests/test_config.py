@@ -95,8 +95,8 @@ def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         for field, info in type(concern).model_fields.items():
             if "Secret" in str(info.annotation):
                 text = "hunter2-hunter2"
-                url = field.endswith(("url", "backend"))
-                scheme = "postgresql" if field == "url" else "redis"
+                url = field.endswith(("url", "backend", "dsn"))
+                scheme = {"url": "postgresql", "dsn": "https"}.get(field, "redis")
                 monkeypatch.setenv(type(concern).variable(field), f"{scheme}://u:{text}@h/1" if url else text)
     settings = Settings()
     assert "hunter2" not in "".join(repr(concern) + str(concern) for concern in settings.concerns())

@@ -68,6 +68,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "use_flower": (False, {}),
     "use_docker": (False, {}),
     "use_kubernetes": (True, {"use_docker": True}),
+    "observability": (["prometheus"], {}),
     "use_cors": (True, {}),
     "ci": ("github", {}),
 }

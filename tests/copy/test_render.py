@@ -27,6 +27,7 @@ OPTIONS: dict[str, list[Any]] = {
     "use_flower": [True, False],
     "use_docker": [True, False],
     "use_kubernetes": [True, False],
+    "observability": [[], ["prometheus"], ["opentelemetry", "sentry"], ["prometheus", "opentelemetry", "sentry"]],
     "use_cors": [True, False],
     "ci": ["github", "none"],
     "license": ["mit", "apache-2.0", "proprietary"],

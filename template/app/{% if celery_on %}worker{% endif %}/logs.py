@@ -11,7 +11,6 @@ from celery.signals import before_task_publish, setup_logging, task_postrun, tas
 from app.core.logging import configure_logging
 
 _logger = structlog.get_logger("app.worker")
-_started: dict[str, tuple[float, float | None]] = {}
 
 
 def connect() -> None:
@@ -32,7 +31,8 @@ def _stamp(sender: str, headers: dict[str, Any], **_: object) -> None:
         headers.update(argsrepr="(hidden)", kwargsrepr="{hidden}")
 
 
-def _queue_wait(request: Any) -> float | None:
+def queue_wait(request: Any) -> float | None:
+    """Return the seconds since a task's request was published, or since the time it was to run at; None if unknown."""
     published: float | None = request.get("published_at")
     if published is None:
         return None
@@ -42,14 +42,15 @@ def _queue_wait(request: Any) -> float | None:
 
 
 def _log_start(task_id: str, task: Any, **_: object) -> None:
-    wait = _queue_wait(task.request)
-    _started[task_id] = (time.perf_counter(), wait)
+    wait = queue_wait(task.request)
+    # With the run and not by the id: in threads the next attempt may start before this one has ended.
+    task.request.measured = time.perf_counter(), wait
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
     _logger.info("task_started", queue_wait=wait, retries=task.request.retries)
 
 
-def _log_end(task_id: str, task: Any, state: str | None = None, **_: object) -> None:
-    start, wait = _started.pop(task_id, (None, None))
-    run_time = None if start is None else round(time.perf_counter() - start, 4)
+def _log_end(task: Any, state: str | None = None, **_: object) -> None:
+    start, wait = task.request.measured
+    run_time = round(time.perf_counter() - start, 4)
     _logger.info("task_finished", state=state, queue_wait=wait, run_time=run_time)
     structlog.contextvars.unbind_contextvars("task", "task_id")

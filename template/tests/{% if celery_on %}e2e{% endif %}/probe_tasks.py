@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.transport.redis import Channel
 from sqlalchemy import text
 
@@ -93,6 +94,14 @@ async def async_retry(self: Any) -> int:
 async def async_slow() -> None:
     """Outlive its soft time limit."""
     await asyncio.sleep(15)
+
+
+@celery_app.task(name="probe.stubborn", soft_time_limit=1, time_limit=2)
+def stubborn() -> None:
+    """Go on after the soft time limit."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        _work(20)
+    _work(20)
 
 
 @celery_app.task(name="probe.own_loop")
