@@ -96,8 +96,8 @@ async def async_slow() -> None:
     await asyncio.sleep(15)
 
 
-@celery_app.task(name="probe.stubborn", soft_time_limit=1, time_limit=2)
-def stubborn() -> None:
+@celery_app.task(name="probe.overtime", soft_time_limit=1, time_limit=2)
+def overtime() -> None:
     """Go on after the soft time limit."""
     with contextlib.suppress(SoftTimeLimitExceeded):
         _work(20)
