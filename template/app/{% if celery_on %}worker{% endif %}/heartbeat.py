@@ -4,36 +4,85 @@ Redis has no notion of a consumer that went away: kombu gives a task to another 
 visibility timeout. With the heartbeat that timeout is about dead workers, not about long tasks or countdowns.
 """
 
+import os
+import threading
 import time
 from typing import Any
 
 from celery import bootsteps
+from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from app.core.config import settings
-from app.worker.background import Repeating
 
+_logger = get_logger(__name__)
 _state: Any = state
 
+# No child is forked while the thread is inside a library: it would inherit whatever lock is held there, locked for ever.
+_beating = threading.Lock()
+os.register_at_fork(before=_beating.acquire, after_in_parent=_beating.release, after_in_child=_beating.release)
 
-class HeldTasks(bootsteps.StartStopStep):
-    """Renews this worker's hold on its tasks."""
+
+class Beating(bootsteps.StartStopStep):
+    """Does something every few seconds, from a thread: a timer would not fire in a solo worker that is busy."""
+
+    interval: float
+    what: str
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **_: object) -> None:
-        self._renewing = Repeating("visibility heartbeat", settings.celery.visibility_heartbeat, renew)
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self, consumer: Any) -> None:
-        """Start renewing; called again after a lost connection."""
-        self._renewing.start(consumer.app)
+        """Start the thread; called again after a lost connection."""
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(consumer, self._stopped), name=self.what, daemon=True)
+        self._thread.start()
 
     def stop(self, consumer: Any) -> None:
-        """Stop renewing, but for a worker that is told to stop: it holds what it still runs until its process ends."""
-        if _state.should_stop is None and _state.should_terminate is None:
-            self._renewing.stop()
+        """Let the thread end after what it is doing."""
+        self._stopped.set()
 
-    shutdown = stop
+    def shutdown(self, consumer: Any) -> None:
+        """Do the same."""
+        self.stop(consumer)
+
+    def beat(self, channel: Any) -> None:
+        """Do it; `channel` is a connection of the thread's own to the broker."""
+        raise NotImplementedError
+
+    def _run(self, consumer: Any, stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            try:
+                with consumer.app.connection_for_write() as connection:
+                    while True:
+                        with _beating:
+                            self.beat(connection.default_channel)
+                        if stopped.wait(self.interval):
+                            return
+            except (RedisError, OperationalError, OSError) as error:
+                _logger.warning("%s missed: %r; trying again in %s s", self.what, error, self.interval)
+                stopped.wait(self.interval)
+
+
+class HeldTasks(Beating):
+    """Renews this worker's hold on its tasks."""
+
+    what = "visibility heartbeat"
+    interval = settings.celery.visibility_heartbeat
+
+    def stop(self, consumer: Any) -> None:
+        """Stop the thread, but for a worker that is told to stop: it holds what it still runs until its process ends."""
+        if _state.should_stop is None and _state.should_terminate is None:
+            super().stop(consumer)
+
+    def beat(self, channel: Any) -> None:
+        """Renew the hold."""
+        renew(channel)
 
 
 def renew(channel: Any) -> None:

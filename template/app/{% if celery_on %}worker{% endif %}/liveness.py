@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from celery import bootsteps, current_app
+from celery import current_app
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.log import get_logger
 from celery.worker import state
 
 from app.probe import heartbeat_folder
-from app.worker.background import Repeating
+from app.worker.heartbeat import Beating
 from app.worker.publish import in_thread
 
 EVERY = 5.0
@@ -26,31 +26,31 @@ _logger = get_logger(__name__)
 _state: Any = state
 
 
-class Heartbeat(bootsteps.StartStopStep):
+class Heartbeat(Beating):
     """Says that this worker lives: only while it is connected, its loop turns and it takes the messages that wait."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    what = "worker heartbeat"
+    interval = EVERY
 
-    def __init__(self, consumer: Any, **_: object) -> None:
+    def __init__(self, consumer: Any, **options: object) -> None:
+        super().__init__(consumer, **options)
         self._progress = Progress(consumer)
-        self._beating = Repeating("worker heartbeat", EVERY, self._beat)
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
         """Start the heartbeat; called again after a lost connection."""
         self._progress.start()
         self._timer = consumer.timer.call_repeatedly(EVERY, self._progress.loop_turned)
-        self._beating.start(consumer.app)
+        super().start(consumer)
 
     def stop(self, consumer: Any) -> None:
         """Stop the heartbeat: the worker is no longer connected, or takes no more tasks."""
-        self._beating.stop()
+        super().stop(consumer)
         if self._timer is not None:
             self._timer.cancel()
 
-    shutdown = stop
-
-    def _beat(self, channel: Any) -> None:
+    def beat(self, channel: Any) -> None:
+        """Say that the worker lives, if it gets on."""
         if not self._progress.stalled(channel):
             touch("worker")
             say(channel.client, "worker")
