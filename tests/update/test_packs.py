@@ -56,3 +56,20 @@ def test_a_pack_is_switched_on_and_off(world: World, pack: str) -> None:
         person.commit()
         assert person.answers()["task_examples"] == packs
         assert tree_of(person.folder) == tree_of(world.copied(next_tag(), person.answers()))
+
+
+def test_packs_with_routes_leave_the_persons_routes_alone(world: World) -> None:
+    person = world.project(OLD[-1])
+    person.write("app/api/mine.py", "from fastapi import APIRouter\n\nrouter = APIRouter()\n")
+    person.replace("app/main.py", "health, tasks\n", "health, mine, tasks\n")
+    person.replace(
+        "app/main.py",
+        "app.include_router(tasks.router)",
+        "app.include_router(tasks.router)\n    app.include_router(mine.router)",
+    )
+    person.commit()
+    updated = person.update("--data", "task_examples=[email, data_processing, images, reports]")
+    assert updated.code == 0, updated.report
+    text = person.read("app/main.py")
+    assert "include_router(mine.router)" in text
+    assert "add_packs(app)" in text
