@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,12 @@ from devtools.servers import FolderInUse, Servers, embedded_servers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".dev"
+ENV = DATA / "env"
+# What is told to commands beside `make dev`: where its servers are.
+TOLD = (
+    *("DATABASE_URL", "BACKUP_PROGRAMS", "REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
+    *("EMAIL_PORT", "HEALTH_FOLDER"),
+)
 
 
 def say(line: str) -> None:
@@ -176,6 +183,22 @@ def was_stopped(code: int) -> bool:
     return (-code if code < 0 else code - 128) in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
+def _quoted(value: str) -> str:
+    return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
+
+
+@contextlib.contextmanager
+def told(variables: dict[str, str]) -> Iterator[None]:
+    """Say in `.dev/env`, for the time of the block, where the servers are: `uv run --env-file .dev/env`."""
+    lines = [f"{name}={_quoted(variables[name])}\n" for name in TOLD if name in variables]
+    ENV.touch(mode=0o600)
+    ENV.write_text("".join(lines), encoding="utf-8")
+    try:
+        yield
+    finally:
+        ENV.unlink(missing_ok=True)
+
+
 def start(servers: Servers) -> int:
     """Bring the database up to date, run the Procfile, and return the exit code."""
     variables = environment(servers)
@@ -183,9 +206,11 @@ def start(servers: Servers) -> int:
     code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
     if code == 0:
         names = choose_processes(variables)
+        say(f"commands beside it: uv run --env-file {ENV.relative_to(ROOT)} ...")
         say(f"starting {', '.join(names)}; Ctrl-C stops everything")
-        # No file of settings: honcho would put `.env` before what was chosen here.
-        code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
+        with told(variables):
+            # No file of settings: honcho would put `.env` before what was chosen here.
+            code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
     return code
 
 

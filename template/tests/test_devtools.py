@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -301,6 +302,9 @@ def _run_dev(folder: Path, wanted: int) -> None:
         assert f"port {wanted} is taken" in log.read_text()
         _logged(log, process, r"Application startup (complete)")
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        beside = folder / ".dev" / "env"
+        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+        assert 'DATABASE_URL="' in beside.read_text()
         # As a terminal does for Ctrl-C: the whole foreground group gets it.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
@@ -309,6 +313,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
             process.terminate()
             process.wait(60)
     assert "dev: everything has stopped" in log.read_text()
+    assert not beside.exists()
     started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
     assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
     assert _alive(started) == []
