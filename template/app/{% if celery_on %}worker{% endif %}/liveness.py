@@ -21,6 +21,7 @@ EXPIRES = 20
 """Seconds after which a heartbeat is forgotten in Redis; with GET /ready's own time below 30."""
 
 _STALLED_AFTER = 15.0
+_WORKERS = "workers"
 
 _logger = get_logger(__name__)
 _state: Any = state
@@ -34,6 +35,7 @@ class Heartbeat(Beating):
 
     def __init__(self, consumer: Any, **options: object) -> None:
         super().__init__(consumer, **options)
+        self._name = consumer.hostname
         self._progress = Progress(consumer)
         self._timer: Any = None
 
@@ -54,6 +56,7 @@ class Heartbeat(Beating):
         if not self._progress.stalled(channel):
             touch("worker")
             say(channel.client, "worker")
+            _sign_in(channel.client, self._name)
 
 
 class Progress:
@@ -124,6 +127,22 @@ def say_through_pool(app: Any, what: str, expires: int = EXPIRES) -> None:
     """
     with app.pool.acquire(block=True, timeout=2) as connection:
         say(connection.default_channel.client, what, expires)
+
+
+def living_workers(client: Any) -> int:
+    """Return how many workers were heard of in the last `EXPIRES` seconds; `client` is one of the broker's database.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return int(client.zcount(_WORKERS, client.time()[0] - EXPIRES, "+inf"))
+
+
+def _sign_in(client: Any, name: str) -> None:
+    # Redis's own time: the clocks of hosts differ.
+    now = client.time()[0]
+    client.zadd(_WORKERS, {name: now})
+    client.zremrangebyscore(_WORKERS, "-inf", now - EXPIRES)
 
 
 def check(what: str) -> Callable[[], Awaitable[None]]:
