@@ -78,7 +78,7 @@ def _docker(answers: Answers) -> str | None:
         return None
     return (
         "Docker: an image, and compose for production on one host. Move Docker files of your own away, then: "
-        "copier update --trust --data use_docker=true && make secrets"
+        'make update ARGS="--data use_docker=true" && make secrets'
     )
 
 
@@ -86,7 +86,7 @@ def _kubernetes(answers: Answers) -> str | None:
     if answers.get("use_kubernetes") or answers.get("database") == "sqlite":
         return None
     return (
-        "Manifests for Kubernetes, beside Docker: copier update --trust --data use_docker=true --data use_kubernetes=true "
+        'Manifests for Kubernetes, beside Docker: make update ARGS="--data use_docker=true --data use_kubernetes=true" '
         "&& make secrets"
     )
 
@@ -98,8 +98,14 @@ def _observability(answers: Answers) -> str | None:
         return None
     return (
         f"Observability: {', '.join(off)}. Name those that you want: "
-        f"copier update --trust --data 'observability=[{', '.join([*have, off[0]])}]'"
+        f"make update ARGS=\"--data 'observability=[{', '.join([*have, off[0]])}]'\""
     )
+
+
+def _redbeat(answers: Answers) -> str | None:
+    if not answers.get("use_celery") or answers.get("scheduler") != "beat":
+        return None
+    return 'A scheduler of which a second one takes over: make update ARGS="--data scheduler=redbeat"'
 
 
 RELEASES: Sequence[Release] = (
@@ -121,7 +127,13 @@ RELEASES: Sequence[Release] = (
     Release(
         "0.4.0",
         answers=_production_stays_as_it_is,
-        offers=(_docker, _kubernetes, _observability),
+        changes=(
+            "A worker told to stop gives back what it has not finished after CELERY_SOFT_SHUTDOWN_TIMEOUT (20 s), where it "
+            "waited without limit: raise it for long tasks, and allow 10 s more until it is killed.",
+            "A scheduled task without `expires` of its own is dropped when the next one is due.",
+            "GET /ready asks for beat too where there is a schedule.",
+        ),
+        offers=(_docker, _kubernetes, _observability, _redbeat),
     ),
 )
 
