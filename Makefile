@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix fuzz bench release clean
+.PHONY: help setup demo test check matrix chaos fuzz bench release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ check: $(STAMP) ## formatter, linters and types on everything
 
 matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included, and Docker
 	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
+
+chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine, and count lost tasks (about half an hour)
+	@PYTHONPATH=scripts $(VENV)/bin/python -m tests.generated.chaos $(ARGS)
 
 fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own merge (N=1000)
 	@FORGE_FUZZ=$(or $(N),1000) $(VENV)/bin/python -m pytest --timeout 0 -s tests/update/test_random_edits.py $(ARGS)

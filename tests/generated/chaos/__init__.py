@@ -1,0 +1,1 @@
+"""Faults against the compose services of a generated project: `make chaos`."""
