@@ -35,7 +35,7 @@ check: $(STAMP) ## formatter, linters and types on everything
 matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included, and Docker
 	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
 
-chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine, and count lost tasks (about half an hour)
+chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine, and count lost tasks (about ten minutes)
 	@PYTHONPATH=scripts $(VENV)/bin/python -m tests.generated.chaos $(ARGS)
 
 fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own merge (N=1000)
