@@ -25,12 +25,11 @@ from tests.generated.life import (
 )
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "standard-postgresql": ("3.11", {"profile": "standard", "database": "postgresql"}),
     "minimal-sqlite": ("3.11", {"profile": "minimal", "database": "sqlite"}),
     "production-postgresql": ("3.11", {"profile": "production", "database": "postgresql"}),
     "packs-without-accounts-on-sqlite": ("3.11", {"profile": "production", "auth": "none", "database": "sqlite"}),
     "fastapi-without-celery": ("3.11", {"use_celery": False}),
-    "standard-on-3.13": ("3.13", {}),
+    "standard-postgresql-on-3.13": ("3.13", {}),
 }
 
 

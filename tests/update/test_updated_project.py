@@ -50,11 +50,9 @@ async def test_route(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("tag", "profile"),
     [
-        (tag, profile)
-        for number, tag in enumerate(ARCHIVES)
-        for profile in ("minimal", "standard", "production")
-        # The oldest release has the longest way; of the others the profile that most people have.
-        if number == 0 or profile == "standard"
+        # The longest way with everything on, and the way that most people go.
+        (min(ARCHIVES), "production"),
+        (max(ARCHIVES), "standard"),
     ],
 )
 def test_own_tests_pass(world: World, tag: str, profile: str) -> None:
