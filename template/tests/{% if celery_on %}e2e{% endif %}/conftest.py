@@ -22,6 +22,11 @@ FAST = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what uses the stack last: its worker would take the tasks of tests that start a worker of their own."""
+    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+
+
 class _Mailbox(Message):
     def __init__(self) -> None:
         super().__init__(EmailMessage)
