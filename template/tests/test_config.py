@@ -129,8 +129,8 @@ def test_every_secret_of_the_application_may_stand_in_a_file(secret: Path, monke
     assert secrets
     for concern, field in secrets:
         variable = concern.variable(field)
-        url = field.endswith(("url", "backend"))
-        scheme = "postgresql" if variable == "DATABASE_URL" else "redis"
+        url = field.endswith(("url", "backend", "dsn"))
+        scheme = {"DATABASE_URL": "postgresql", "SENTRY_DSN": "https"}.get(variable, "redis")
         (secret / variable).write_text(f"{scheme}://u:hunter2-hunter2@h/1\n" if url else "hunter2-hunter2\n")
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv(f"{variable}_FILE", str(secret / variable))
