@@ -34,7 +34,7 @@ from forge_template import clone_working_tree, project_environment
 
 STARTED_AT = time.monotonic()
 TASKS = {
-    "send_email_task": "mail to a local SMTP sink",
+    "send_welcome_email": "mail to a local SMTP sink",
     "record_activity": "async task, writes to the database",
     "process_task": "the API waits for its result",
     "tick": "scheduled by beat",
