@@ -4,6 +4,7 @@ Celery's own soft shutdown (`REMAP_SIGTERM`) does so too, but waits its whole ti
 leaves the threads pool hanging. Here a TERM is Celery's warm shutdown, which a timer turns into its cold one.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -11,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency.solo import TaskPool as SoloPool
+from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.exceptions import WorkerTerminate
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from app.core.config import settings
 
@@ -21,12 +23,14 @@ KILL_AFTER = 5.0
 
 _pools: list[Any] = []
 _timers: list[threading.Timer] = []
+_told_to_end = threading.Event()
 
 
 def connect() -> None:
     """Limit how long a worker takes to stop."""
     worker_ready.connect(_remember, weak=False)
     worker_shutting_down.connect(_limit, weak=False)
+    worker_shutdown.connect(_leave_threads, weak=False)
 
 
 def _remember(sender: Any, **_: object) -> None:
@@ -51,12 +55,20 @@ def _after(seconds: float, function: Callable[[], None]) -> None:
 
 
 def _give_back() -> None:
+    _told_to_end.set()
     _after(KILL_AFTER, _kill)
     os.kill(os.getpid(), signal.SIGQUIT)
 
 
 def _leave(*_: object) -> None:
     raise WorkerTerminate(0)
+
+
+def _leave_threads(sender: Any, **_: object) -> None:
+    """End the process where Python would wait for threads whose tasks were given back, and may run elsewhere by now."""
+    if _told_to_end.is_set() and any(isinstance(pool, ThreadsPool) for pool in _pools):
+        logging.shutdown()
+        os._exit(sender.exitcode or 0)
 
 
 def _kill() -> None:
