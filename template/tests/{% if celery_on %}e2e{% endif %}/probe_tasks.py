@@ -45,6 +45,14 @@ def mark(number: int, seconds: float = 0.01) -> int:
     return number
 
 
+@celery_app.task(name="probe.interrupted")
+def interrupted(number: int, seconds: float) -> None:
+    """Work for a while the first time only, then count the run of this number."""
+    if cache.sync.client.hincrby("probe:starts", str(number), 1) == 1:
+        _work(seconds)
+    cache.sync.client.hincrby("probe:marks", str(number), 1)
+
+
 @celery_app.task(name="probe.stubborn")
 def stubborn(number: int, seconds: float) -> None:
     """Work for a while, and do not listen to being told to stop."""

@@ -21,7 +21,7 @@ SLOW = {"CELERY_SOFT_SHUTDOWN_TIMEOUT": str(GRACE), "CELERY_VISIBILITY_TIMEOUT":
 def clean(broker: Any, cache_client: Any) -> Iterator[None]:
     """Start and end with an empty broker."""
     broker.flushdb()
-    cache_client.delete("probe:marks")
+    cache_client.delete("probe:marks", "probe:starts")
     yield
     broker.flushdb()
 
@@ -53,7 +53,7 @@ def test_what_cannot_finish_goes_back_and_another_worker_runs_it_at_once(
     try:
         # 1 in an hour, 2 takes longer than a worker is given, 3 does not, 4 may wait in the worker.
         probe_task("mark").apply_async((1,), countdown=3600)
-        probe_task("mark").apply_async((2, 12))
+        probe_task("interrupted").apply_async((2, 60))
         wait_until(lambda: worker.lines("task_started"), 20, "the long task to start")
         probe_task("mark").apply_async((3, 1.5))
         if pool != "solo":
