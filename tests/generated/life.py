@@ -18,7 +18,7 @@ from forge_template import git, project_environment, run
 
 INSTALL_LIMIT = 300.0
 CHECK_LIMIT = 300.0
-TEST_LIMIT = 720.0
+TEST_LIMIT = 1200.0
 
 
 def find_python(version: str) -> str | None:
