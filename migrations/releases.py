@@ -9,6 +9,7 @@ from typing import Any
 from packaging.version import Version
 
 Answers = dict[str, Any]
+Told = str | Callable[[Answers], str | None]
 
 
 def _unchanged(answers: Answers) -> Answers:
@@ -19,21 +20,30 @@ def _unchanged(answers: Answers) -> Answers:
 class Release:
     """One release. `answers` is given the recorded answers, `_commit` and the like included, and returns the new ones; run
     twice it must change nothing more. `renamed` holds settings, old name to new. `changes`, `steps` and `offers` (what is
-    new and switched off in older projects) are sentences for the report; an offer that only some projects can take is a
-    function, which is given the new answers and returns its sentence or None.
+    new and switched off in older projects) are sentences for the report; one that only some projects need is a function,
+    which is given the new answers and returns its sentence or None.
     """
 
     version: str
     answers: Callable[[Answers], Answers] = _unchanged
     renamed: Mapping[str, str] = field(default_factory=dict)
-    changes: Sequence[str] = field(default_factory=tuple)
-    steps: Sequence[str] = field(default_factory=tuple)
-    offers: Sequence[str | Callable[[Answers], str | None]] = field(default_factory=tuple)
+    changes: Sequence[Told] = field(default_factory=tuple)
+    steps: Sequence[Told] = field(default_factory=tuple)
+    offers: Sequence[Told] = field(default_factory=tuple)
 
-    def offered(self, answers: Answers) -> list[str]:
-        """Return the offers that a project with these answers can take."""
-        told = [offer if isinstance(offer, str) else offer(answers) for offer in self.offers]
-        return [sentence for sentence in told if sentence]
+
+def sentences(told: Sequence[Told], answers: Answers) -> list[str]:
+    """Return what is told to a project with these answers."""
+    every = [one if isinstance(one, str) else one(answers) for one in told]
+    return [sentence for sentence in every if sentence]
+
+
+def _with_celery(sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("use_celery") else None
+
+
+def _with_accounts(sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("auth", "none") != "none" else None
 
 
 def _schedule_stays_in_utc(answers: Answers) -> Answers:
@@ -113,14 +123,20 @@ RELEASES: Sequence[Release] = (
         "0.2.0",
         answers=_schedule_stays_in_utc,
         renamed={"APP_MAX_BODY": "APP_MAX_BODY_BYTES"},
-        changes=("A CELERY_TIMEZONE that this machine does not know stops a process at its start, not beat later.",),
+        changes=(
+            _with_celery(
+                "A CELERY_TIMEZONE that this machine does not know stops a process at its start, not beat later."
+            ),
+        ),
     ),
     Release(
         "0.3.0",
         answers=_packs_stay_off,
         changes=(
-            "With accounts: the tables users and sessions have new columns, which `alembic upgrade heads` adds before the new "
-            "code starts, as at every deployment; make dev does so itself.",
+            _with_accounts(
+                "The tables users and sessions have new columns, which `alembic upgrade heads` adds before the new code "
+                "starts, as at every deployment; make dev does so itself."
+            ),
         ),
         offers=(_other_packs, _complete_accounts),
     ),
@@ -128,10 +144,12 @@ RELEASES: Sequence[Release] = (
         "0.4.0",
         answers=_production_stays_as_it_is,
         changes=(
-            "A worker told to stop gives back what it has not finished after CELERY_SOFT_SHUTDOWN_TIMEOUT (20 s), where it "
-            "waited without limit: raise it for long tasks, and allow 10 s more until it is killed.",
-            "A scheduled task without `expires` of its own is dropped when the next one is due.",
-            "GET /ready asks for beat too where there is a schedule.",
+            _with_celery(
+                "A worker told to stop gives back what it has not finished after CELERY_SOFT_SHUTDOWN_TIMEOUT (20 s), where "
+                "it waited without limit: raise it for long tasks, and allow 10 s more until it is killed."
+            ),
+            _with_celery("A scheduled task without `expires` of its own is dropped when the next one is due."),
+            _with_celery("GET /ready asks for beat too where there is a schedule."),
         ),
         offers=(_docker, _kubernetes, _observability, _redbeat),
     ),

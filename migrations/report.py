@@ -9,7 +9,7 @@ import gitcmd
 from merge import Outcome
 from problem import UNDO
 from project import Project
-from releases import Release
+from releases import Release, sentences
 from settings_files import Change
 
 
@@ -45,10 +45,13 @@ def text(
         f"{old} is now {new}; the old name is still read" for one in releases for old, new in one.renamed.items()
     ]
     result += _part("Renamed settings", renamed)
-    result += _part("Changed behaviour", [words for release in releases for words in release.changes])
-    offers = [words for release in releases for words in release.offered(dict(answers[1]))]
-    result += _part("New, and switched off here", offers)
-    result += _part("To do by hand", [words for release in releases for words in release.steps])
+    now = dict(answers[1])
+    for title, told in (
+        ("Changed behaviour", [one for release in releases for one in release.changes]),
+        ("New, and switched off here", [one for release in releases for one in release.offers]),
+        ("To do by hand", [one for release in releases for one in release.steps]),
+    ):
+        result += _part(title, sentences(told, now))
     if len(result) == 2:
         return f"\nForge: up to date with {new}\n"
     result += ["", f"Look at it with `git diff HEAD`, test it, commit it. To undo all of it: {UNDO}", ""]

@@ -34,14 +34,18 @@ def test_an_older_project_keeps_what_it_has_and_is_told_of_the_rest(world: World
     assert "## Mine" in person.read("README.md")
 
 
-def test_only_what_is_off_and_would_do_something_is_offered(world: World) -> None:
+def test_a_project_is_told_only_what_concerns_it(world: World) -> None:
     person = world.project(OLD[-1], {"auth": "none"})
-    told = _offers(person.update("--data", "task_examples=[email, backup]"))
+    updated = person.update("--data", "task_examples=[email, backup]")
+    assert "users and sessions" not in updated.report
+    told = _offers(updated)
     assert "reports" in told
     assert "'task_examples=[email, backup, data_processing]'" in told
     assert not any(what in told for what in ("cleanup", "auth=complete"))
     without_celery = world.project(OLD[-1], {"use_celery": False}).update()
     assert without_celery.code == 0, without_celery.report
+    assert "CELERY_" not in without_celery.report
+    assert "users and sessions" in without_celery.report
     assert "task_examples" not in _offers(without_celery)
     assert "auth=complete" not in _offers(without_celery)
 
