@@ -92,12 +92,16 @@ def read_status(task_id: str) -> TaskStatus | None:
 
 def count_redelivery(task_id: str) -> int:
     """Count one more delivery of the task and return how many there were; forgotten a day after the last."""
-    backend: Any = current_app.backend
-    key = f"redelivered:{task_id}"
-    with backend.client.pipeline() as pipe:
-        pipe.incr(key)
-        pipe.expire(key, 86400)
-        return int(pipe.execute()[0])
+    return _add_redeliveries([task_id], 1)[0]
+
+
+def excuse_redelivery(task_ids: Iterable[str]) -> None:
+    """Leave the next delivery of each task out of the count: it is none that the task has caused.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    _add_redeliveries(task_ids, -1)
 
 
 def record_steps(result: Any) -> None:
@@ -108,6 +112,16 @@ def record_steps(result: Any) -> None:
 def record_pending(task_ids: Iterable[str]) -> None:
     """Record tasks that are queued later, under ids that are known now."""
     _record(set(task_ids))
+
+
+def _add_redeliveries(task_ids: Iterable[str], number: int) -> list[int]:
+    backend: Any = current_app.backend
+    with backend.client.pipeline() as pipe:
+        for task_id in task_ids:
+            key = f"redelivered:{task_id}"
+            pipe.incrby(key, number)
+            pipe.expire(key, 86400)
+        return [int(count) for count in pipe.execute()[::2]]
 
 
 def _members(result: Any) -> Iterator[Any]:

@@ -11,16 +11,22 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.exceptions import WorkerTerminate
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state
+from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.worker import records
 
 KILL_AFTER = 5.0
 """Seconds that a task has to end after it was told to; then its process is killed."""
 
+_logger = structlog.get_logger("app.worker")
+_state: Any = state
 _pools: list[Any] = []
 _timers: list[threading.Timer] = []
 _told_to_end = threading.Event()
@@ -57,7 +63,20 @@ def _after(seconds: float, function: Callable[[], None]) -> None:
 def _give_back() -> None:
     _told_to_end.set()
     _after(KILL_AFTER, _kill)
+    try:
+        records.excuse_redelivery(_running())
+    except RedisError as error:
+        _logger.warning("redeliveries_not_excused", error=repr(error))
     os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _running() -> list[str]:
+    while True:
+        try:
+            return [request.id for request in _state.active_requests]
+        except RuntimeError:
+            # The consumer's thread changed the set while it was read.
+            continue
 
 
 def _leave(*_: object) -> None:

@@ -78,7 +78,7 @@ class AppTask(Task[Any, Any]):
             return
         if count > limit:
             raise RedeliveryLimitExceeded(
-                f"{self.name} was handed out again {count} times, as its worker died or was stopped each time; "
+                f"{self.name} was handed out again {count} times, as its worker died each time; "
                 f"given up at CELERY_MAX_REDELIVERIES={limit}"
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.core.celery import celery_app
 from app.worker.shutdown import KILL_AFTER
 from tests.e2e.processes import Running, start_worker, wait_until
 
@@ -53,7 +54,7 @@ def test_what_cannot_finish_goes_back_and_another_worker_runs_it_at_once(
     try:
         # 1 in an hour, 2 takes longer than a worker is given, 3 does not, 4 may wait in the worker.
         probe_task("mark").apply_async((1,), countdown=3600)
-        probe_task("interrupted").apply_async((2, 60))
+        long = probe_task("interrupted").apply_async((2, 60)).id
         wait_until(lambda: worker.lines("task_started"), 20, "the long task to start")
         probe_task("mark").apply_async((3, 1.5))
         if pool != "solo":
@@ -68,6 +69,8 @@ def test_what_cannot_finish_goes_back_and_another_worker_runs_it_at_once(
     assert {int(number) for number in _marks(cache_client)} == done
     assert _waiting(broker) == {1, 2, 3, 4} - done
     assert not broker.hlen("unacked")
+    # The one that had begun: that it was stopped is not its fault.
+    assert celery_app.backend.client.get(f"redelivered:{long}") == b"-1"
     second = start_worker(tmp_path / "second.log", pool=pool, **SLOW)
     try:
         wait_until(lambda: len(_marks(cache_client)) == 3, 40, "the other worker to run them")
