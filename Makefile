@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## copy the template, start the project, run real tasks, stop it again
 	@$(VENV)/bin/python scripts/demo.py
 
-test: $(STAMP) ## the test suite (about fifteen minutes on two cores)
+test: $(STAMP) ## the test suite (about forty minutes on two cores)
 	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 check: $(STAMP) ## formatter, linters and types on everything
