@@ -282,7 +282,9 @@ def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
 
 def _run_dev(folder: Path, wanted: int) -> None:
     log = folder / "log"
-    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "EMAIL_PORT": "1025"}
+    # Ports of its own: another project's tests may be at the same place at the same time.
+    ports = {name: str(servers.free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT")}
+    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), **ports}
     for name in ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         variables[name] = "redis://127.0.0.1:1/0"
     if "postgresql" in variables["DATABASE_URL"]:
