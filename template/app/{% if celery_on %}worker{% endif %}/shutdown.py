@@ -63,11 +63,18 @@ def _after(seconds: float, function: Callable[[], None]) -> None:
 def _give_back() -> None:
     _told_to_end.set()
     _after(KILL_AFTER, _kill)
+    # Beside it: where Redis is away, the time that is left is not for this.
+    excusing = threading.Thread(target=_excuse, args=[_running()], daemon=True)
+    excusing.start()
+    excusing.join(1)
+    os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _excuse(task_ids: list[str]) -> None:
     try:
-        records.excuse_redelivery(_running())
+        records.excuse_redelivery(task_ids)
     except RedisError as error:
         _logger.warning("redeliveries_not_excused", error=repr(error))
-    os.kill(os.getpid(), signal.SIGQUIT)
 
 
 def _running() -> list[str]:
