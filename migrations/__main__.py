@@ -15,6 +15,7 @@ import preflight
 from problem import UNDO, Problem
 from project import Project
 from releases import between
+from versions import release_of
 
 
 def main() -> None:
@@ -27,9 +28,14 @@ def main() -> None:
     given = parser.parse_args()
     try:
         project = Project.at(Path.cwd(), given.answers_file)
-        releases = between(os.environ["VERSION_PEP440_FROM"], os.environ["VERSION_PEP440_TO"])
+        source = Path(given.source)
+        old, new = (
+            release_of(source, os.environ[f"VERSION_{end}"], os.environ[f"VERSION_PEP440_{end}"])
+            for end in ("FROM", "TO")
+        )
+        releases = between(old, new)
         if given.stage == "before":
-            preflight.check(project, Path(given.source))
+            preflight.check(project, source)
             print(
                 f"forge: should this update be interrupted: {UNDO}, then run it again. Git may first ask you to delete the "
                 "lock of its own that a killed process left.",
@@ -41,7 +47,7 @@ def main() -> None:
             # Importing Copier takes half a second, which a refusal in the stage before need not pay.
             import update
 
-            update.run(project, Path(given.source), given.conflict, releases)
+            update.run(project, source, given.conflict, releases, (old, new))
     except Problem as problem:
         print(f"\nforge: {problem}\n", file=sys.stderr)
         sys.exit(1)

@@ -156,6 +156,6 @@ RELEASES: Sequence[Release] = (
 )
 
 
-def between(old: str, new: str) -> list[Release]:
+def between(old: Version, new: Version) -> list[Release]:
     """Return the releases after `old` up to `new`."""
-    return [release for release in RELEASES if Version(old) < Version(release.version) <= Version(new)]
+    return [release for release in RELEASES if old < Version(release.version) <= new]

@@ -17,14 +17,17 @@ import report
 import settings_files
 import trees
 from owners import Owners
+from packaging.version import Version
 from project import Project
 from releases import Release
 from render import render
 from trees import Entry, Merged, Tree
 
 
-def run(project: Project, source: Path, conflict: str, releases: Sequence[Release]) -> None:
-    """Merge the release into the project and print what became of it."""
+def run(
+    project: Project, source: Path, conflict: str, releases: Sequence[Release], versions: tuple[Version, Version]
+) -> None:
+    """Merge the release into the project and print what became of it; `versions` are those before and after."""
     known = project.recall()
     version = os.environ["VERSION_TO"]
     answers, recorded = project.answers(), project.recorded_answers()
@@ -42,11 +45,13 @@ def run(project: Project, source: Path, conflict: str, releases: Sequence[Releas
         rejected = _reject(top, outcome.merged, base, ours, theirs) if conflict == "rej" else {}
         _write(project, known["head"], outcome.merged, rejected, {*theirs, *base})
         project.restore_secrets()
-        changes = settings_files.update(project.folder, fresh, _settings(top, base), version)
+        changes = settings_files.update(project.folder, fresh, _settings(top, base), str(versions[1]))
         _keep(project, theirs, _key(source, version, answers))
-    words = report.text(
-        project, known["version_from"], version, outcome, sorted(rejected), changes, releases, (recorded, answers)
-    )
+    old, new = map(str, versions)
+    if old == new:
+        # Two commits that state one release.
+        old, new = known["version_from"], version
+    words = report.text(project, old, new, outcome, sorted(rejected), changes, releases, (recorded, answers))
     project.conclude(words, rejected)
     print(words, flush=True)
 

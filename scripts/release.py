@@ -40,7 +40,7 @@ def main() -> None:
     digest = hashlib.sha256(packed).hexdigest()
     sums.write_text(f"{recorded}{digest}  {archive.name}\n", encoding="utf-8")
     print(f"{archive.relative_to(ROOT)}: {len(packed) / 1024:.0f} KiB, SHA-256 {digest}")
-    print("Commit it together with SHA256SUMS, and on the git host put the tag on the commit before.")
+    print("Commit it together with SHA256SUMS; the workflow `Release` then tags the commit before.")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def keeps_settings(person: Person) -> None:
     lines = person.read(SECRETS).splitlines()
     assert {"SECRET_OF_MINE=ä=# x", "GOES=changed"} <= set(lines)
     at = lines.index("COMES=2")
-    assert lines[at - 2 : at] == [f"# Added by the update to {NEW}.", "# What comes."]
+    assert lines[at - 2 : at] == [f"# Added by the update to {NEW[1:]}.", "# What comes."]
 
 
 def executable(person: Person) -> None:
@@ -314,7 +314,7 @@ def test_the_real_step(world: World) -> None:
     assert "APP_MAX_BODY=5\n" in person.read(SECRETS)
     assert person.answers()["timezone"] == "UTC"
     for words in (
-        f"Forge: updated from v0.1.0 to {next_tag()}",
+        f"Forge: updated from 0.1.0 to {next_tag()[1:]}",
         "migrations/app/README.md: CONFLICT (modify/delete)",
         "APP_MAX_BODY is now APP_MAX_BODY_BYTES",
         "timezone: UTC (new)",

@@ -59,7 +59,7 @@ def test_updates_and_tests(person: Person) -> None:
     assert updated.code == 0, updated.report
     assert " passed" in updated.report
     # Once as it happens, once where it can be read.
-    assert updated.report.count(f"Forge: updated from {next_tag()} to {TOP_TAG}") == 2
+    assert updated.report.count(f"Forge: updated from {next_tag()[1:]} to {TOP_TAG[1:]}") == 2
     assert person.read("app/tasks/__init__.py").startswith(NOTE)
     person.commit("Update")
     again = make_update(person)
