@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--answers-file", required=True)
     parser.add_argument("--source", required=True, help="the template's clone")
     parser.add_argument("--conflict", choices=["inline", "rej"], default="inline")
+    parser.add_argument("--given", default="", help="the questions that --data answers, by name")
     given = parser.parse_args()
     try:
         project = Project.at(Path.cwd(), given.answers_file)
@@ -35,7 +36,7 @@ def main() -> None:
         )
         releases = between(old, new)
         if given.stage == "before":
-            preflight.check(project, source)
+            preflight.check(project, source, given.given.split())
             print(
                 f"forge: should this update be interrupted: {UNDO}, then run it again. Git may first ask you to delete the "
                 "lock of its own that a killed process left.",

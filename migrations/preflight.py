@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
+import shlex
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import gitcmd
+import trees
+import yaml
 from owners import SECRETS
 from problem import Problem
 from project import Project
@@ -23,8 +31,8 @@ _IN_PROGRESS = {
 _MARKERS = r"^(<{7,9}|>{7,9})( |$)"
 
 
-def check(project: Project, source: Path) -> None:
-    """Return if the update can start.
+def check(project: Project, source: Path, given: Sequence[str]) -> None:
+    """Return if the update can start; `given` are the questions that the user answers again.
 
     Raises:
         Problem: it cannot, and why.
@@ -65,6 +73,18 @@ def check(project: Project, source: Path) -> None:
         raise Problem(
             f"an earlier conflict is not resolved in:{listed}\nResolve it, delete `.rej` files that you have worked in, "
             "commit, then update. Nothing was changed."
+        )
+    questions = _questions(source)
+    unknown = [_suggest(name, questions) for name in given if name not in questions]
+    if unknown:
+        raise Problem(f"--data names no question of the template: {'; '.join(unknown)}. Nothing was changed.")
+    edited = _edited_answers(project, source)
+    if edited:
+        options = " ".join(f"--data {shlex.quote(f'{name}={_as_option(value)}')}" for name, value in edited.items())
+        raise Problem(
+            f"{project.answers_file} was edited by hand: {', '.join(edited)}. An update brings what an answer changes only "
+            f"when it is given the answer itself. Take the edit back (`git revert` of its commit), then update with\n"
+            f"  {options}\nNothing was changed."
         )
 
 
@@ -130,3 +150,60 @@ def _unfinished(project: Project) -> list[str]:
 def _has_both(path: Path) -> bool:
     content = path.read_bytes()
     return all(re.search(rb"^%b{7,9} " % sign, content, re.MULTILINE) for sign in (b"<", b">"))
+
+
+def _questions(source: Path) -> set[str]:
+    """Return the questions of the new release. Those of other releases are no less unknown: Copier drops their answers."""
+    loaded = yaml.safe_load((source / "copier.yml").read_text(encoding="utf-8"))
+    return {name for name in loaded if not name.startswith("_")}
+
+
+def _as_option(value: object) -> str:
+    """Return what `--data` reads as this value: YAML."""
+    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+
+
+def _suggest(name: str, questions: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, questions, 1)
+    return f"{name} (did you mean {near[0]}?)" if near else name
+
+
+def _edited_answers(project: Project, source: Path) -> dict[str, Any]:
+    """Return the answers that a commit changed in the answers file alone since the last update, where they write other files."""
+    path = f"{project.prefix}{project.answers_file}"
+    last = _last_change(project, path, "_commit")
+    if not last:
+        return {}
+    before, after = (project.answers_of(commit) for commit in (last, "HEAD"))
+    changed = [name for name in after if not name.startswith("_") and after[name] != before.get(name)]
+    alone = {name: after[name] for name in changed if _alone(project, path, _last_change(project, path, name))}
+    return alone if alone and _written_otherwise(project, source, after, {**after, **before}) else {}
+
+
+def _written_otherwise(project: Project, source: Path, *answers: Mapping[str, Any]) -> bool:
+    # Importing Copier takes half a second, which only this question pays.
+    from render import render
+
+    with tempfile.TemporaryDirectory(prefix="forge-") as scratch:
+        found = []
+        for number, given in enumerate(answers):
+            folder = Path(scratch) / str(number)
+            render(source, os.environ["VERSION_FROM"], given, project.answers_file, folder)
+            files = trees.from_folder(project.top, folder)
+            found.append(
+                {
+                    name: files[name]
+                    for name in files
+                    if name != project.answers_file and not PurePath(name).match(SECRETS)
+                }
+            )
+    return found[0] != found[1]
+
+
+def _last_change(project: Project, path: str, name: str) -> str:
+    return gitcmd.text(project.top, "log", "-1", "--format=%H", "-G", f"^{re.escape(name)}:", "--", path)
+
+
+def _alone(project: Project, path: str, commit: str) -> bool:
+    changed = gitcmd.text(project.top, "diff-tree", "--root", "--no-commit-id", "--name-only", "-r", "-z", commit)
+    return set(filter(None, changed.split("\0"))) == {path}

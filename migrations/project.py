@@ -46,7 +46,11 @@ class Project:
 
     def recorded_answers(self) -> dict[str, Any]:
         """Return the answers in HEAD: those that the project was rendered with."""
-        return _mapping(gitcmd.git(self.top, "show", f"HEAD:{self.prefix}{self.answers_file}"), self.answers_file)
+        return self.answers_of("HEAD")
+
+    def answers_of(self, commit: str) -> dict[str, Any]:
+        """Return the answers in a commit."""
+        return _mapping(gitcmd.git(self.top, "show", f"{commit}:{self.prefix}{self.answers_file}"), self.answers_file)
 
     def remember(self, version_from: str) -> None:
         """Save HEAD, the version and what git does not keep. A file that an update killed before lost is put back first."""
