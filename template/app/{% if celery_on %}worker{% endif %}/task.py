@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from app.core.config import settings
 from app.worker import event_loop, records
+from app.worker.state_writes import requeuing
 
 _logger = structlog.get_logger("app.worker")
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
@@ -35,6 +36,8 @@ class AppTask(Task[Any, Any]):
     queue_name: str | None = None
     """The queue it goes to where the caller names none; None is `default`. Celery's own `queue` option is deprecated."""
 
+    Request = "app.worker.state_writes:RequeuedRequest"
+
     hides_arguments = False
     """Whether Flower, and others who listen to events, must not see what it is called with."""
 
@@ -55,6 +58,15 @@ class AppTask(Task[Any, Any]):
                 _request.reset(token)
 
         cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
+
+    @property
+    def __trace__(self) -> Any:
+        """What runs the task in a worker."""
+        return self.__dict__.get("tracer")
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self.__dict__["tracer"] = requeuing(tracer)
 
     @property
     def request(self) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from celery import chord
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.transport.redis import Channel
 from sqlalchemy import text
@@ -124,3 +125,22 @@ def own_loop(number: int) -> int:
 
     run: Callable[[Any], int] = asyncio.run
     return run(read())
+
+
+@celery_app.task(name="probe.echo")
+def echo(value: Any) -> Any:
+    """Return what it is given."""
+    return value
+
+
+@celery_app.task(name="probe.collect")
+def collect(values: list[Any]) -> list[Any]:
+    """Return the results of a chord's members."""
+    return values
+
+
+@celery_app.task(name="probe.start_chord")
+def start_chord(numbers: list[int], seconds: float) -> str:
+    """Queue a chord of marks from the worker, and return the id of its last task."""
+    members = [mark.s(number, seconds) for number in numbers]
+    return str(chord(members, collect.s()).apply_async().id)
