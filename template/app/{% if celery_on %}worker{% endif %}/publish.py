@@ -13,6 +13,7 @@ from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.worker import revocation
 from app.worker.records import TaskStatus, read_status, record_steps
 
 P = ParamSpec("P")
@@ -74,6 +75,18 @@ async def wait_for(task_id: str, seconds: float) -> TaskStatus | None:
         await asyncio.sleep(_POLL)
 
 
+async def cancel(task_id: str, *, terminate: bool = True) -> TaskStatus | None:
+    """Stop a task, and return what is known of it then, or None for an unknown id.
+
+    One that waits, has a countdown or is to be retried does not run any more: REVOKED. One that runs is ended in a prefork worker
+    where `terminate` is true; a thread cannot be ended, there it runs to its end. One that has ended stays as it is.
+
+    Raises:
+        QueueUnavailable: see `enqueue`. The task may be stopped all the same.
+    """
+    return await in_thread(_cancel, task_id, terminate)
+
+
 async def check_queue() -> None:
     """Return when the broker answers.
 
@@ -88,6 +101,14 @@ def _publish(signature: Signature[Any]) -> AsyncResult[Any]:
     if result.parent is not None:
         record_steps(result)
     return result
+
+
+def _cancel(task_id: str, terminate: bool) -> TaskStatus | None:
+    status = read_status(task_id)
+    if status is None or status.ready:
+        return status
+    revocation.cancel(task_id, terminate=terminate)
+    return read_status(task_id)
 
 
 def _ping() -> None:

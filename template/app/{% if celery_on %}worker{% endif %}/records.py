@@ -12,6 +12,7 @@ from celery.signals import before_task_publish
 from redis.exceptions import RedisError
 
 from app.worker.state_writes import RetriedWrites
+from app.worker.workflow_failures import EndedWorkflows
 
 UNTRACKED = "UNTRACKED"
 """The state of a task that ignores its result: it was queued, and only a failure is kept."""
@@ -21,7 +22,7 @@ _ERROR_LENGTH = 500
 _logger = structlog.get_logger("app.worker")
 
 
-class ResultBackend(RetriedWrites, RedisBackend):
+class ResultBackend(RetriedWrites, EndedWorkflows, RedisBackend):
     """Celery's Redis backend, which listens for a result only when somebody waits for it and takes RETRY from the task.
 
     Celery subscribes at every `.delay()`; a process that only publishes never reads those messages, and with a frozen

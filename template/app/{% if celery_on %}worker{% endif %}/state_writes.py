@@ -35,10 +35,34 @@ _QUIET = 5.0
 _logger = structlog.get_logger("app.worker")
 
 
+# A state that says how a task ended never changes. Read and written in one step: two processes may end a task at once.
+# "status" is the first key that Celery and app/worker/records.py write.
+_STORE = """
+local current = redis.call('GET', KEYS[1])
+local state = current and string.match(current, '^{"status": ?"(%u+)"')
+if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
+    return state
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return false
+"""
+
+
 class RetriedWrites:
-    """Mixed into a result backend of Celery's."""
+    """Mixed into Celery's Redis backend."""
 
     _information_refused = float("-inf")
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        backend: Any = self
+        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
+        value = backend.encode({**meta, "task_id": task_id})
+        expires = backend.failure_expires if state == states.FAILURE else backend.expires
+        backend.client.register_script(_STORE)(keys=[backend.get_key_for_task(task_id)], args=[value, expires])
+        return result
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store a state as Celery does.

@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from app.core.config import settings
-from app.worker import event_loop, records
+from app.worker import event_loop, records, revocation
 from app.worker.state_writes import requeuing
 
 _logger = structlog.get_logger("app.worker")
@@ -74,11 +74,14 @@ class AppTask(Task[Any, Any]):
         return self.request_stack.top or _request.get() or super().request
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Count the deliveries of a task that was handed out before, and give it up at the limit.
+        """Stop a task that was revoked. Count the deliveries of one that was handed out before, and give it up at the limit.
 
         Raises:
+            celery.exceptions.Ignore: it was revoked.
             RedeliveryLimitExceeded: it was handed out more than `CELERY_MAX_REDELIVERIES` times.
         """
+        if not self.request.is_eager:
+            revocation.stop_if_revoked(self)
         if not (self.request.delivery_info or {}).get("redelivered"):
             return
         limit = settings.celery.max_redeliveries
