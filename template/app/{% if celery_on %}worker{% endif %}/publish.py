@@ -47,6 +47,7 @@ async def enqueue(signature: Signature[Any]) -> AsyncResult[Any]:
     """Queue a task, or a chain, group or chord: `await enqueue(send_email_task.s(...).set(queue="high"))`.
 
     Raises:
+        app.worker.serializer.InvalidArguments: a message cannot hold the arguments.
         QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds.
     """
     return await in_thread(_publish, signature)

@@ -8,10 +8,12 @@ from typing import Any
 import structlog
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
+from kombu.exceptions import EncodeError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
 from app.worker import event_loop, records, revocation
+from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.state_writes import requeuing
 
 _logger = structlog.get_logger("app.worker")
@@ -72,6 +74,18 @@ class AppTask(Task[Any, Any]):
     def request(self) -> Any:
         """The request that this task works on, also where the loop runs in another thread than the task."""
         return self.request_stack.top or _request.get() or super().request
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Queue the task as Celery does.
+
+        Raises:
+            InvalidArguments: a message cannot hold the arguments.
+        """
+        try:
+            check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
+            return super().apply_async(args, kwargs, *more, **options)
+        except (InvalidArguments, EncodeError) as error:
+            raise InvalidArguments(f"{self.name}: {error}") from error
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Stop a task that was revoked. Count the deliveries of one that was handed out before, and give it up at the limit.

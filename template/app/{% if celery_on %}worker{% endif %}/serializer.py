@@ -1,0 +1,114 @@
+"""What may be in a message: JSON of bounded depth and size, without the keys by which kombu marks Python types.
+
+kombu writes a UUID as {"__type__": "uuid", "__value__": …} and makes an object of it when it decodes a message. In data that came
+from a caller those keys are an order to a worker: they are refused where a task is queued. The format stays kombu's, so that
+plain Celery producers and workers, Flower and messages that are queued already go on working.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kombu.serialization import register
+from kombu.utils import json
+
+from app.core.config import settings
+
+MAX_DEPTH = 100
+"""Levels of lists and objects in what a caller passes."""
+
+MAX_VALUES = 250_000
+MAX_BITS = 13_000
+"""Of a whole number: Python does not read much longer ones from JSON."""
+
+_ENVELOPE = 20
+"""Levels that Celery's own parts of a message have, a workflow among them."""
+
+MESSAGE = "message"
+"""The name of the serializer of messages."""
+
+RESERVED = frozenset({"__type__", "__value__"})
+
+_Place = tuple[Any, object] | None
+
+
+class InvalidArguments(ValueError):
+    """A task's arguments that no message can hold; says where and why."""
+
+
+def check_arguments(**parts: object) -> None:
+    """Return if a message can hold what a task is called with, given by the names that an error is to show.
+
+    Raises:
+        InvalidArguments: it is nested deeper than `MAX_DEPTH` levels, holds too many values, or a reserved key.
+    """
+    _check(parts, MAX_DEPTH + 2, most=MAX_VALUES)
+
+
+def _check(value: object, deepest: int, *, most: float = float("inf")) -> None:
+    # Not recursive: what is refused may be nested without end.
+    count = 0
+    stack: list[tuple[object, int, _Place]] = [(value, 1, None)]
+    while stack:
+        one, depth, place = stack.pop()
+        parts: Iterator[tuple[object, object]]
+        if isinstance(one, dict):
+            reserved = RESERVED & one.keys()
+            if reserved:
+                raise InvalidArguments(
+                    f"{_path(place)}the key {min(reserved)!r} is reserved; choose another name for it."
+                )
+            parts = iter(one.items())
+        elif isinstance(one, list | tuple):
+            parts = enumerate(one)
+        else:
+            if isinstance(one, int) and one.bit_length() > MAX_BITS:
+                raise InvalidArguments(f"{_path(place)}a number of more than 4,000 digits; queue it as text.")
+            continue
+        if depth > deepest:
+            raise InvalidArguments(f"{_path(place)}nested deeper than {MAX_DEPTH} levels; queue flatter data.")
+        count += len(one)
+        if count > most:
+            raise InvalidArguments(f"more than {most} values; store the data and queue its name or id.")
+        stack.extend((part, depth + 1, (place, key)) for key, part in parts)
+
+
+def encode(value: Any) -> str:
+    """Return a result as JSON."""
+    _check(value, MAX_DEPTH + _ENVELOPE)
+    return str(json.dumps(value))
+
+
+def encode_message(value: Any) -> str:
+    """Return the body of a task's message, which every worker of the queue must be able to hold."""
+    _check(value, MAX_DEPTH + _ENVELOPE, most=MAX_VALUES)
+    text = str(json.dumps(value))
+    limit = settings.celery.message_max_bytes
+    if len(text) > limit:
+        raise InvalidArguments(
+            f"{len(text)} bytes of arguments, where CELERY_MESSAGE_MAX_BYTES={limit}; store the data and queue its name or id."
+        )
+    return text
+
+
+def decode(text: Any) -> Any:
+    """Return what JSON holds; kombu raises what goes wrong here as a `DecodeError`."""
+    value = json.loads(text)
+    _check(value, MAX_DEPTH + _ENVELOPE)
+    return value
+
+
+def _path(place: _Place) -> str:
+    keys: list[object] = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    if not keys:
+        return ""
+    first, *rest = reversed(keys)
+    shown = f"{first}{''.join(f'[{key!r}]' for key in rest[:5])}"
+    return f"{shown[:120]}{'…' if len(rest) > 5 or len(shown) > 120 else ''}: "
+
+
+register(MESSAGE, encode_message, decode, content_type="application/json", content_encoding="utf-8")
+# Celery's own name: results, events and remote control use it.
+register("json", encode, decode, content_type="application/json", content_encoding="utf-8")
