@@ -3,11 +3,12 @@
 import time
 from typing import Any
 
+from celery.beat import SchedulingError
 from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.worker import liveness
+from app.worker import liveness, schedule_health
 
 _logger = get_logger(__name__)
 
@@ -34,7 +35,13 @@ class HonestScheduler:
             if wait is not None:
                 entry.options = {**entry.options, "expires": max(1.0, wait.total_seconds())}
         scheduler: Any = super()
-        return scheduler.apply_async(entry, *args, **kwargs)
+        try:
+            result = scheduler.apply_async(entry, *args, **kwargs)
+        except SchedulingError as error:
+            schedule_health.failed(self.app, entry.name, error.__cause__ or error)
+            raise
+        schedule_health.queued(self.app, entry.name)
+        return result
 
     def _say_alive(self) -> None:
         now = time.monotonic()

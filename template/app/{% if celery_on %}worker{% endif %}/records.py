@@ -1,5 +1,6 @@
 """What is known of a task: Celery calls an unknown id PENDING, so each published task leaves a record."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from celery import current_app, states
 from celery.backends.redis import RedisBackend
 from celery.result import ResultSet
 from celery.signals import before_task_publish
+from kombu.exceptions import DecodeError
 from redis.exceptions import RedisError
 
 from app.worker.state_writes import RetriedWrites
@@ -83,7 +85,12 @@ def read_status(task_id: str) -> TaskStatus | None:
     stored = backend.client.get(backend.get_key_for_task(task_id))
     if stored is None:
         return None
-    meta = backend.decode_result(stored)
+    try:
+        meta = backend.decode_result(stored)
+    except DecodeError as undecodable:
+        # Written by another program: the state is known, what it stored is not.
+        status = str(json.loads(stored)["status"])
+        return TaskStatus(task_id, status, error={"type": "DecodeError", "message": str(undecodable)[:_ERROR_LENGTH]})
     status, value = meta["status"], meta["result"]
     if status in states.EXCEPTION_STATES:
         error = {"type": type(value).__name__, "message": str(value)[:_ERROR_LENGTH]}

@@ -23,8 +23,8 @@ MAX_BITS = 13_000
 _ENVELOPE = 20
 """Levels that Celery's own parts of a message have, a workflow among them."""
 
-MESSAGE = "message"
-"""The name of the serializer of messages."""
+RESULT = "result"
+"""The name of the serializer of results."""
 
 RESERVED = frozenset({"__type__", "__value__"})
 
@@ -109,6 +109,7 @@ def _path(place: _Place) -> str:
     return f"{shown[:120]}{'…' if len(rest) > 5 or len(shown) > 120 else ''}: "
 
 
-register(MESSAGE, encode_message, decode, content_type="application/json", content_encoding="utf-8")
-# Celery's own name: results, events and remote control use it.
-register("json", encode, decode, content_type="application/json", content_encoding="utf-8")
+# Results may be larger than what a worker has to hold before it knows the task.
+register(RESULT, encode, decode, content_type="application/json", content_encoding="utf-8")
+# Celery's own name: remote control and events use it too.
+register("json", encode_message, decode, content_type="application/json", content_encoding="utf-8")

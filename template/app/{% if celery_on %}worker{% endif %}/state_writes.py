@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.worker.time_limits import enforceable
 
 REFUSALS = (RedisError, OperationalError, OSError)
 """What a write raises that may succeed later, whatever Redis says."""
@@ -144,6 +145,12 @@ class RequeuedRequest(Request):
     """A request whose message goes back to its queue where the main process cannot store how it ended."""
 
     _storing = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        request: Any = self
+        hard, soft = request.time_limits
+        request.time_limits = enforceable(hard or self.task.time_limit, soft or self.task.soft_time_limit)
 
     def on_failure(self, *args: Any, **kwargs: Any) -> None:
         """Celery acknowledges a failed task before it stores the failure: here the acknowledgement waits."""

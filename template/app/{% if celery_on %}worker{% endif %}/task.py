@@ -15,9 +15,13 @@ from app.core.config import settings
 from app.worker import event_loop, records, revocation
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.state_writes import requeuing
+from app.worker.time_limits import limits
 
 _logger = structlog.get_logger("app.worker")
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
+
+
+_LIMITS = ("time_limit", "soft_time_limit")
 
 
 def route(name: str, _args: object, _kwargs: object, _options: object, task: Any = None, **_: object) -> Any:
@@ -61,6 +65,26 @@ class AppTask(Task[Any, Any]):
 
         cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
 
+    @classmethod
+    def bind(cls, app: Any) -> Any:
+        """Give the task the application's settings; a limit that it names alone brings the other.
+
+        Raises:
+            ValueError: its limits contradict each other.
+        """
+        named = cls.time_limit, cls.soft_time_limit
+        bound = super().bind(app)
+        # What is not its own is the application's, or that of `task_annotations`.
+        hard, soft = (
+            own if own is not None else _annotated(cls, name, app) for name, own in zip(_LIMITS, named, strict=True)
+        )
+        defaults = app.conf.task_time_limit, app.conf.task_soft_time_limit
+        try:
+            cls.time_limit, cls.soft_time_limit = limits(hard, soft, *defaults)
+        except ValueError as error:
+            raise ValueError(f"{cls.name}: {error}") from error
+        return bound
+
     @property
     def __trace__(self) -> Any:
         """What runs the task in a worker."""
@@ -80,7 +104,13 @@ class AppTask(Task[Any, Any]):
 
         Raises:
             InvalidArguments: a message cannot hold the arguments.
+            ValueError: the limits of this call contradict each other.
         """
+        hard, soft = (options.get(name) for name in _LIMITS)
+        if hard is not None or soft is not None:
+            default: Any = self
+            given = limits(hard, soft, default.time_limit, default.soft_time_limit)
+            options.update(zip(_LIMITS, given, strict=True))
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
             return super().apply_async(args, kwargs, *more, **options)
@@ -128,3 +158,9 @@ class AppTask(Task[Any, Any]):
         except Reject as error:
             # Celery's own would drop the task.
             raise Reject(error.reason, requeue=True) from error
+
+
+def _annotated(task: Any, name: str, app: Any) -> Any:
+    """Return a limit that `task_annotations` gave the task, or None."""
+    value = getattr(task, name)
+    return value if value != app.conf[f"task_{name}"] else None

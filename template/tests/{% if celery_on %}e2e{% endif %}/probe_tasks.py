@@ -144,3 +144,11 @@ def start_chord(numbers: list[int], seconds: float) -> str:
     """Queue a chord of marks from the worker, and return the id of its last task."""
     members = [mark.s(number, seconds) for number in numbers]
     return str(chord(members, collect.s()).apply_async().id)
+
+
+@celery_app.task(name="probe.hard_limit", time_limit=1)
+def hard_limit() -> None:
+    """Outlive a hard limit that is given alone."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        _work(20)
+    _work(20)
