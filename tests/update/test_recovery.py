@@ -36,7 +36,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def edit(person: Person, *, conflict: bool) -> Person:
     """Edit far away from what the release changes, and with `conflict` what it retires."""
-    person.write("app/core/limits.py", MINE + person.read("app/core/limits.py"))
+    person.write("app/core/logging.py", MINE + person.read("app/core/logging.py"))
     person.write("app/worker/heartbeat.py", MINE + person.read("app/worker/heartbeat.py"))
     person.write("app/tasks/mine.py", '"""Mine."""\n')
     person.write(SECRETS, person.read(SECRETS) + "MY_KEY=äöü # mine\n")
