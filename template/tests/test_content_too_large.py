@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -167,21 +168,17 @@ async def test_a_middleware_changes_nothing(own: FastAPI, announced: bool) -> No
 
 @pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
 async def test_a_client_on_a_socket_gets_the_answer(own: FastAPI, announced: bool) -> None:
-    server = uvicorn.Server(uvicorn.Config(own, port=0, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(own, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        async with asyncio.timeout(5):
-            while not server.started:
-                await asyncio.sleep(0.01)
-            [listening] = server.servers
-            host, port = listening.sockets[0].getsockname()
-            reader, writer = await asyncio.open_connection(host, port)
-            length = "Content-Length: 4097" if announced else "Transfer-Encoding: chunked"
-            writer.write(f"POST /own HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{length}\r\n\r\n".encode())
-            for _ in range(0 if announced else 5):
-                writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
-            answer = await reader.read()
-            writer.close()
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        length = "Content-Length: 4097" if announced else "Transfer-Encoding: chunked"
+        writer.write(f"POST /own HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{length}\r\n\r\n".encode())
+        for _ in range(0 if announced else 5):
+            writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
     finally:
         server.should_exit = True
         await serving
