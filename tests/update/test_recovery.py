@@ -77,7 +77,7 @@ def whole(later: World) -> Whole:
     taken = time.monotonic() - started
     assert updated.code == 0, updated.report
     assert set(person.stages()) == {"devtools/conflicts.py"}
-    assert person.read("app/core/request_size.py").startswith(MINE)
+    assert person.read("app/core/log_setup.py").startswith(MINE)
     assert person.read("app/runtime/heartbeat.py").startswith(MINE)
     assert NEW_SETTING in person.read(SECRETS)
     return Whole(State.of(person), taken)
