@@ -71,7 +71,7 @@ def everything_changes(template: Path) -> None:
     config = inside / "tests" / "test_config.py"
     _move_second_function_to_the_end(config)
     core = inside / "app" / "core"
-    (core / "body_limit.py").rename(core / "request_size.py")
+    (core / "logging.py").rename(core / "log_setup.py")
     worker = inside / "app" / "{% if celery_on %}worker{% endif %}"
     worker.rename(worker.with_name("{% if celery_on %}runtime{% endif %}"))
     (inside / "devtools" / "conflicts.py").unlink()

@@ -1,4 +1,4 @@
-"""Answers to requests that are not understood."""
+"""Answers to requests that are not understood, or too many."""
 
 import json
 from typing import cast
@@ -21,3 +21,9 @@ async def invalid_request(_: Request, error: Exception) -> JSONResponse:
     problems = cast(RequestValidationError, error).errors()
     detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in problems]
     return AsciiResponse({"detail": detail}, status_code=422)
+
+
+async def threads_busy(_: Request, __: Exception) -> JSONResponse:
+    """Answer 503 where a request waited for a thread in vain (`app.core.threads.ThreadsBusy`)."""
+    detail = "Too many requests at once; try again later."
+    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})

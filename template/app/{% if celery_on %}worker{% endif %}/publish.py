@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-import anyio.to_thread
 from celery import current_app
 from celery.canvas import Signature
 from celery.result import AsyncResult
@@ -13,14 +12,16 @@ from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.core.threads import BoundedThreads, ThreadsBusy
 from app.worker import revocation
 from app.worker.records import TaskStatus, read_status, record_steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# With Redis frozen every thread is held until its socket times out: further requests then wait here, not in threads.
-_THREADS = anyio.CapacityLimiter(16)
+# With Redis frozen a thread is held until its socket times out, long after its request was answered: further requests then wait
+# for a thread, and start none.
+_THREADS = BoundedThreads("queue", 16, max_waiting=10_000, max_wait=settings.celery.publish_timeout)
 _POLL = 0.1
 
 
@@ -36,10 +37,8 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     """
     try:
         with anyio.fail_after(settings.celery.publish_timeout):
-            return await anyio.to_thread.run_sync(
-                lambda: function(*args, **kwargs), abandon_on_cancel=True, limiter=_THREADS
-            )
-    except (TimeoutError, LimitExceeded, OperationalError, RedisError) as error:
+            return await _THREADS.run(function, *args, **kwargs)
+    except (TimeoutError, ThreadsBusy, LimitExceeded, OperationalError, RedisError) as error:
         raise QueueUnavailable("The task queue does not answer; try again later.") from error
 
 

@@ -47,6 +47,9 @@ class AppTask(Task[Any, Any]):
     hides_arguments = False
     """Whether Flower, and others who listen to events, must not see what it is called with."""
 
+    peak_memory = 150 * 1024 * 1024
+    """Bytes that its process takes at most (`VmHWM`): tests/test_worker_memory.py compares them with the workers' limits."""
+
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
         super().__init_subclass__(**kwargs)
