@@ -5,6 +5,7 @@ Prints a line for each point, `ok`, `problem` or `skipped`, and exits with 1 if 
 
 import argparse
 import asyncio
+import functools
 import importlib
 import os
 import shutil
@@ -208,6 +209,15 @@ async def _redis_findings(settings: "Settings") -> AsyncIterator[Finding]:
         if name in answering:
             failed = await _failure(settings, _in_thread(clients[name], _require_keeping))
             yield _problem(f"redis ({name})", failed) if failed else Finding("ok", f"redis ({name})", "keeps its data")
+            variable = {"broker": "CELERY_BROKER_URL", "results": "CELERY_RESULT_BACKEND"}[name]
+            failed = await _failure(
+                settings, _in_thread(clients[name], functools.partial(_require_permissions, variable))
+            )
+            yield (
+                _problem(f"redis ({name})", failed)
+                if failed
+                else Finding("ok", f"redis ({name})", "allows what is needed")
+            )
     if "broker" not in clients:
         return
     yield await _databases_finding(settings)
@@ -240,6 +250,13 @@ def _require_keeping(redis: Any) -> None:
         problems.append("the append-only file is off, so that a restart loses tasks and results: set appendonly yes.")
     if problems:
         raise _Unmet(" ".join(problems))
+
+
+def _require_permissions(variable: str, redis: Any) -> None:
+    permissions = importlib.import_module("app.worker.permissions")
+    missing = permissions.missing_permissions(redis)
+    if missing:
+        raise _Unmet(permissions.explain(variable, missing))
 
 
 async def _databases_finding(settings: Any) -> Finding:

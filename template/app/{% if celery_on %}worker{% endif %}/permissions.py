@@ -1,0 +1,72 @@
+"""What the Redis users of the queues and the results must be allowed to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.exceptions import NoPermissionError, RedisError
+
+from app.core.config import settings
+
+NEEDED = "~* &* +@all -@dangerous +info"
+"""As `ACL SETUSER` takes it: all keys and channels, and no command that administers the server but INFO."""
+
+_KEY = "forge:permission"
+
+
+def missing_permissions(client: Any) -> list[str]:
+    """Return what the user of a connection may not do, of what the application does.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer, or refuses for another reason.
+    """
+    return [what for what, use in _USES.items() if not _is_allowed(use, client)]
+
+
+def require_permissions() -> None:
+    """Return if a worker may do what it has to, or if Redis does not answer now: a worker waits for it.
+
+    Raises:
+        PermissionError: the user of one of the URLs lacks something.
+    """
+    for variable, url in (
+        ("CELERY_BROKER_URL", settings.celery.broker_url),
+        ("CELERY_RESULT_BACKEND", settings.celery.result_backend),
+    ):
+        try:
+            with redis.Redis.from_url(url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2) as client:
+                missing = missing_permissions(client)
+        except (RedisError, OSError):
+            continue
+        if missing:
+            raise PermissionError(explain(variable, missing))
+
+
+def explain(variable: str, missing: list[str]) -> str:
+    """Return a sentence on what is missing, and the remedy."""
+    return f"the Redis user of {variable} may not {', '.join(missing)}: give it `{NEEDED}`."
+
+
+def _subscribe(client: Any) -> None:
+    with client.pubsub() as channel:
+        channel.subscribe(_KEY)
+        channel.get_message(timeout=2)
+
+
+_USES: dict[str, Callable[[Any], object]] = {
+    "write keys": lambda client: client.set(_KEY, 1, ex=1),
+    "run scripts": lambda client: client.eval("return redis.call('GET', KEYS[1])", 1, _KEY),
+    "use lists": lambda client: client.llen(f"{_KEY}:list"),
+    "use sorted sets": lambda client: client.zcard(f"{_KEY}:set"),
+    "publish to channels": lambda client: client.publish(_KEY, ""),
+    "subscribe to channels": _subscribe,
+    "read INFO": lambda client: client.info("memory"),
+}
+
+
+def _is_allowed(use: Callable[[Any], object], client: Any) -> bool:
+    try:
+        use(client)
+    except NoPermissionError:
+        return False
+    return True
