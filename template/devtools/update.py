@@ -152,15 +152,22 @@ def update(arguments: list[str], *, test: bool) -> int:
     if not test:
         print("update: merged without conflicts.")
         return 0
-    print("update: running the tests", flush=True)
-    tested = subprocess.run([os.environ.get("UV", "uv"), "run", "pytest"], cwd=ROOT, check=False).returncode
+    print("update: running the fast tests; `make test-all` runs those with real processes too", flush=True)
+    fast = [os.environ.get("UV", "uv"), "run", "pytest", "-m", "not processes", *_processes()]
+    tested = subprocess.run(fast, cwd=ROOT, check=False).returncode
     # The tests' output has pushed it out of sight.
     print(report.read_text(encoding="utf-8") if report.exists() else "", flush=True)
     if tested:
         print("update: it merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
         return 1
-    print("update: merged without conflicts, and the tests pass. Look at it with `git diff HEAD`, then commit it.")
+    print("update: merged without conflicts, and the fast tests pass. Look at it with `git diff HEAD`, then commit it.")
     return 0
+
+
+def _processes() -> list[str]:
+    """Return how many processes run the tests, as the Makefile does: a server that is named is one for all."""
+    named = os.environ.get("TEST_DATABASE_URL") or os.environ.get("TEST_REDIS_URL")
+    return ["-n", "0"] if named else ["-n", "2", "--dist", "loadfile"]
 
 
 def main() -> None:

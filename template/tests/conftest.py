@@ -25,7 +25,7 @@ _servers = contextlib.ExitStack()
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers and name them in the environment, before any module of the application is imported."""
     os.environ["ENVIRONMENT"] = "test"
-    if config.option.collectonly or config.option.help:
+    if config.option.collectonly or config.option.help or _only_distributes(config):
         return
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
     # Not a hook: a plugin that fails while pytest ends keeps other hooks from running.
@@ -59,6 +59,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
     os.environ["STORAGE_URL"] = os.environ.get("TEST_STORAGE_URL", str(folder / "storage"))
     _upgrade()
+
+
+def _only_distributes(config: pytest.Config) -> bool:
+    """Return whether other processes run the tests: each of those starts servers of its own."""
+    return bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts the application's processes by its folder."""
+    for item in items:
+        if "e2e" in item.path.relative_to(ROOT).parts:
+            item.add_marker("processes")
 
 
 def _redis_variables(servers: Servers, named: str | None) -> dict[str, str]:

@@ -186,6 +186,7 @@ async def test_a_database_that_is_behind_or_ahead() -> None:
                 await db.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": version})
 
 
+@pytest.mark.processes
 def test_servers_that_are_not_there_are_lines_without_secrets() -> None:
     scheme = {"postgresql": "postgresql", "mysql": "mysql"}.get(settings.database.sqlalchemy_url.get_backend_name())
     gone = {

@@ -240,6 +240,7 @@ def _alive(pids: list[int]) -> list[str]:
     return [one.stdout for one in found if one.stdout.strip() and not one.stdout.startswith("Z")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_servers_end_with_their_process(number: signal.Signals, folder: Path) -> None:
     process, pids = _start_servers(folder)
@@ -249,6 +250,7 @@ def test_servers_end_with_their_process(number: signal.Signals, folder: Path) ->
     assert _alive(pids) == []
 
 
+@pytest.mark.processes
 def test_a_folder_has_one_set_of_servers(folder: Path) -> None:
     with (
         servers.embedded_servers(folder, redis=False, postgres=False),
@@ -258,6 +260,7 @@ def test_a_folder_has_one_set_of_servers(folder: Path) -> None:
         pass
 
 
+@pytest.mark.processes
 def test_servers_of_a_killed_process_are_replaced(folder: Path) -> None:
     process, old = _start_servers(folder)
     process.kill()
@@ -268,6 +271,7 @@ def test_servers_of_a_killed_process_are_replaced(folder: Path) -> None:
     assert _alive(old) == []
 
 
+@pytest.mark.processes
 def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
     for part in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))

@@ -151,6 +151,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     project.execute(f"DROP DATABASE {project.name}")
 
 
+@pytest.mark.processes
 def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Project) -> None:
     own = {name for name, table in Base.metadata.tables.items() if "branch" in table.info}
     project.add_model()
@@ -188,6 +189,7 @@ def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Projec
         assert "nickname" not in project.columns()["users"]
 
 
+@pytest.mark.processes
 def test_two_ends_of_the_owners_branch_are_refused(project: Project) -> None:
     project.add_model()
     project.run("devtools.revision", "add orders")

@@ -1,5 +1,6 @@
 """Whether workers and beat live and get on: a file for the probe on their own host, a key in Redis for GET /ready."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,17 +11,18 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from app.core.config import settings
 from app.probe import heartbeat_folder
 from app.worker.heartbeat import Beating
 from app.worker.publish import in_thread
 
-EVERY = 5.0
+EVERY = settings.celery.liveness_interval
 """Seconds between two heartbeats."""
 
-EXPIRES = 20
-"""Seconds after which a heartbeat is forgotten in Redis; with GET /ready's own time below 30."""
+EXPIRES = math.ceil(4 * EVERY)
+"""Seconds after which a heartbeat is forgotten in Redis; by default, with GET /ready's own time, below 30."""
 
-_STALLED_AFTER = 15.0
+_STALLED_AFTER = 3 * EVERY
 _WORKERS = "workers"
 
 _logger = get_logger(__name__)

@@ -16,8 +16,9 @@ from tests.e2e.processes import Running, free_port, start_api, start_worker, wai
 
 # Short, so that a dead worker's tasks are back within seconds.
 FAST = {
-    "CELERY_VISIBILITY_TIMEOUT": "6",
+    "CELERY_VISIBILITY_TIMEOUT": "5",
     "CELERY_VISIBILITY_HEARTBEAT": "1",
+    "CELERY_LIVENESS_INTERVAL": "1",
     "CELERY_MAX_REDELIVERIES": "2",
 }
 

@@ -100,7 +100,7 @@ def test_a_worker_told_to_stop_finishes_what_it_runs_once(
     stack: Stack, probe_task: Any, cache_client: Any, tmp_path: Path
 ) -> None:
     cache_client.delete("probe:marks")
-    result = probe_task("mark").delay(3, 2 * float(FAST["CELERY_VISIBILITY_TIMEOUT"]))
+    result = probe_task("mark").delay(3, 1.5 * float(FAST["CELERY_VISIBILITY_TIMEOUT"]))
     wait_until(lambda: stack.http.get(f"/task/{result.id}").json()["status"] == "STARTED", 30, "the task to start")
     stopping = stack.worker
     stopping.process.terminate()

@@ -13,7 +13,7 @@ from app.core.celery import celery_app
 from app.worker.shutdown import KILL_AFTER
 from tests.e2e.processes import Running, start_worker, wait_until
 
-GRACE = 3.0
+GRACE = 2.0
 # Were anything to wait for the visibility timeout, it would wait longer than these tests do.
 SLOW = {"CELERY_SOFT_SHUTDOWN_TIMEOUT": str(GRACE), "CELERY_VISIBILITY_TIMEOUT": "3600"}
 
@@ -56,7 +56,7 @@ def test_what_cannot_finish_goes_back_and_another_worker_runs_it_at_once(
         probe_task("mark").apply_async((1,), countdown=3600)
         long = probe_task("interrupted").apply_async((2, 60)).id
         wait_until(lambda: worker.lines("task_started"), 20, "the long task to start")
-        probe_task("mark").apply_async((3, 1.5))
+        probe_task("mark").apply_async((3, 1))
         if pool != "solo":
             wait_until(lambda: len(worker.lines("task_started")) == 2, 20, "the short task to start")
         probe_task("mark").apply_async((4, 0.1))
