@@ -8,7 +8,7 @@ from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.worker import liveness, schedule_health
+from app.worker import liveness, schedule_health, summer_time
 
 _logger = get_logger(__name__)
 
@@ -18,6 +18,19 @@ class HonestScheduler:
 
     app: Any
     _said = float("-inf")
+
+    def setup_schedule(self) -> None:
+        """Set the schedule up, and warn of what it will not do."""
+        scheduler: Any = super()
+        scheduler.setup_schedule()
+        schedule_health.reset(self.app)
+        for name in summer_time.skipping(self.app.conf.beat_schedule, self.app.timezone):
+            _logger.warning(
+                "the schedule's entry %r does not run in the hour that comes twice when summer time ends in %s: use seconds in "
+                "place of crontab(), or CELERY_TIMEZONE=UTC",
+                name,
+                self.app.conf.timezone,
+            )
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Queue what is due, say that beat lives, and return the seconds to sleep."""
