@@ -102,6 +102,8 @@ def start_worker(log: Path, *options: str, pool: str = "prefork", **environment:
     worker = Running(
         log,
         *("celery", "-A", "app.core.celery:celery_app", "worker", "--loglevel=info", "--concurrency=2"),
+        # Looking for other workers takes a second at each start.
+        "--without-mingle",
         *("-I", "tests.e2e.probe_tasks", "-P", pool, "-n", f"{log.stem}@%h", *options),
         **environment,
     )
