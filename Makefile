@@ -26,14 +26,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## copy the template, start the project, run real tasks, stop it again
 	@$(VENV)/bin/python scripts/demo.py
 
-test: $(STAMP) ## the test suite (about forty minutes on two cores)
-	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+test: $(STAMP) ## the test suite, with one generated project's whole life (about eight minutes on two cores)
+	@$(VENV)/bin/python -m pytest -n 2 --durations=40 $(ARGS)
 
 check: $(STAMP) ## formatter, linters and types on everything
 	@$(VENV)/bin/python -m pre_commit run --all-files
 
-matrix: $(STAMP) ## the long tests: every profile on every database, MariaDB included, and Docker
-	@$(VENV)/bin/python -m pytest -n 2 -m matrix $(ARGS)
+matrix: $(STAMP) ## the long tests: every profile on every database, all tests of projects, rare updates, and Docker
+	@$(VENV)/bin/python -m pytest -n 2 -m matrix --durations=40 $(ARGS)
 
 chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine, and count lost tasks (about ten minutes)
 	@PYTHONPATH=scripts $(VENV)/bin/python -m tests.generated.chaos $(ARGS)

@@ -26,14 +26,16 @@ for _name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
 
 pytest_plugins = ["pytest_copie.plugin"]
 
+import hashlib  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
-from collections.abc import Iterator, Mapping  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping  # noqa: E402
 from typing import Any  # noqa: E402
 
 import copier  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 from forge_template import ROOT, clone_working_tree  # noqa: E402
 
@@ -59,27 +61,45 @@ def asked(questions: dict[str, dict[str, Any]]) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run share, for what takes long to make."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(target: Path, make: Callable[[Path], object]) -> Path:
+    """Return `target`, which the first of the test processes makes and the others wait for."""
+    done = target.with_name(f"{target.name}.done")
+    with FileLock(f"{target}.lock"):
+        if not done.exists():
+            make(target)
+            done.touch()
+    return target
+
+
+@pytest.fixture(scope="session")
+def template(shared: Path) -> Path:
     """A git repository of the template as the working tree has it."""
-    return clone_working_tree(tmp_path_factory.mktemp("template") / "forge")
+    return made_once(shared / "forge", clone_working_tree)
 
 
 class Renderer:
-    """Renders the template in this process; the same answers are rendered once."""
+    """Renders the template in this process; the same answers are rendered once in all of them."""
 
-    def __init__(self, template: Path, asked: set[str], scratch: Path) -> None:
+    def __init__(self, template: Path, asked: set[str], shared: Path, scratch: Path) -> None:
         self._template = template
         self._asked = asked
+        self._shared = shared
         self._scratch = scratch
-        self._known: dict[str, Path] = {}
         self._count = 0
 
     def __call__(self, answers: Answers | None = None) -> Path:
         """Return a project with these answers, and the defaults of the others. Shared: read it, do not write to it."""
-        key = json.dumps(dict(answers or {}), sort_keys=True)
-        if key not in self._known:
-            self._known[key] = self.anew(answers)
-        return self._known[key]
+        key = hashlib.sha256(json.dumps(dict(answers or {}), sort_keys=True).encode()).hexdigest()[:16]
+        folder = self._shared / f"rendered-{key}"
+        return made_once(folder, lambda target: self.anew(answers, target / "project")) / "project"
 
     def anew(self, answers: Answers | None = None, target: Path | None = None) -> Path:
         """Render a project that is the caller's alone."""
@@ -103,9 +123,9 @@ class Renderer:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, asked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+def render(template: Path, asked: set[str], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     """`render(answers)` gives the folder of a project, `render.anew(answers)` one of its own."""
-    return Renderer(template, asked, tmp_path_factory.mktemp("rendered"))
+    return Renderer(template, asked, shared, tmp_path_factory.mktemp("rendered"))
 
 
 @pytest.fixture

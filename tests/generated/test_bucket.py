@@ -15,6 +15,8 @@ from forge_template import project_environment, run
 from tests.conftest import Renderer
 from tests.generated.life import INSTALL_LIMIT, TEST_LIMIT, find_python, free_port, install, wait_until
 
+pytestmark = pytest.mark.matrix
+
 SERVER = ["uv", "tool", "run", "--from", "moto[server,s3]>=5.2,<6", "moto_server", "-H", "127.0.0.1"]
 
 

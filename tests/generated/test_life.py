@@ -1,13 +1,10 @@
-"""The generated project's own tests and checks pass, in the combinations that most people will have."""
+"""The whole life of a generated project in `make test`; all tests of the combinations that most people have in the matrix."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,45 +21,49 @@ from tests.generated.life import (
     own_tests,
 )
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "minimal-sqlite": ("3.11", {"profile": "minimal", "database": "sqlite"}),
-    "production-postgresql": ("3.11", {"profile": "production", "database": "postgresql"}),
-    "packs-without-accounts-on-sqlite": ("3.11", {"profile": "production", "auth": "none", "database": "sqlite"}),
-    "fastapi-without-celery": ("3.11", {"use_celery": False}),
-    "standard-postgresql-on-3.13": ("3.13", {}),
+# Its processes started: everything that `make dev` starts, and a task that a route waits for on a real worker.
+STARTED = "tests/test_devtools.py tests/e2e/test_tasks.py -k 'make_dev or process_returns'"
+
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    # The longest first, so that it does not end alone.
+    "production-postgresql": ("3.11", "test-all", {"profile": "production", "database": "postgresql"}),
+    "standard-postgresql-on-3.13": ("3.13", "test-all", {}),
+    "minimal-sqlite": ("3.11", "test-all", {"profile": "minimal", "database": "sqlite"}),
+    "packs-without-accounts-on-sqlite": (
+        "3.11",
+        "test",
+        {"profile": "production", "auth": "none", "database": "sqlite", "scheduler": "redbeat"},
+    ),
+    "fastapi-without-celery": ("3.11", "test-all", {"use_celery": False}),
 }
 
 
-@dataclass(frozen=True)
-class Project:
-    """An installed project and its interpreter."""
+def test_a_projects_whole_life(render: Renderer, scratch: Path) -> None:
+    """Copied, installed, checked, tested and started; tests/update/test_make_update.py updates one as a user does."""
+    python = find_python("3.11") or sys.executable
+    folder = render.anew({}, scratch / "project")
+    install(folder, python)
+    check(folder, python)
+    own_tests(folder, python)
+    output = run(["make", "test-all", f"ARGS={STARTED}"], folder, {"UV_PYTHON": python}, timeout=300)
+    assert "2 passed" in output, output
 
-    folder: Path
-    python: str
 
-
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in VARIANTS])
-def project(request: pytest.FixtureRequest, render: Renderer) -> Iterator[Project]:
-    version, answers = VARIANTS[request.param]
+@pytest.mark.matrix
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant: str) -> None:
+    version, target, answers = VARIANTS[variant]
     python = find_python(version)
     if python is None:
         warnings.warn(f"NOT TESTED on Python {version}: this machine has none", stacklevel=1)
         pytest.skip(f"no Python {version} on this machine")
-    scratch = Path(tempfile.mkdtemp(prefix="forge-"))
     folder = render.anew(answers, scratch / "project")
     install(folder, python)
-    yield Project(folder, python)
-    shutil.rmtree(scratch, ignore_errors=True)
+    check(folder, python)
+    own_tests(folder, python, target)
 
 
-def test_checks_are_clean(project: Project) -> None:
-    check(project.folder, project.python)
-
-
-def test_own_tests_pass(project: Project) -> None:
-    own_tests(project.folder, project.python)
-
-
+@pytest.mark.matrix
 def test_a_machine_without_uv(render: Renderer, tmp_path: Path) -> None:
     """The Makefile installs one, which the hooks of `make check` find too."""
     python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"

@@ -34,4 +34,7 @@ def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, p
         # On one machine test_life.py runs the tests of the other databases; a matrix of machines runs them all.
         return
     extra = {"TEST_DATABASE_URL": request.getfixturevalue("mariadb")} if database == "mysql" else {}
-    own_tests(folder, python, extra)
+    own_tests(folder, python, extra=extra)
+    if database == "mysql":
+        # What differs with the database and needs a worker: dumps and their restore.
+        own_tests(folder, python, "test-all", "ARGS=tests/e2e/test_backup_task.py", extra=extra)

@@ -14,6 +14,8 @@ from forge_template import project_environment, run
 from tests.conftest import Renderer
 from tests.generated.life import INSTALL_LIMIT, find_python, install
 
+pytestmark = pytest.mark.matrix
+
 SNIPPETS = Path(__file__).parent / "snippets"
 
 

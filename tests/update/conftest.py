@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.update.world import World
+from tests.conftest import made_once
+from tests.update.world import World, write_releases
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _releases(shared: Path) -> None:
+    """Make the repository of every release that worlds are copies of."""
+    World.releases = made_once(shared / "releases", write_releases)
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The releases up to the working tree. Tests that add releases make a world of their own."""
-    return World(tmp_path_factory.mktemp("world"))
+def world(shared: Path) -> World:
+    """The releases up to the working tree, for all test processes. Tests that add releases make a world of their own."""
+    folder = made_once(shared / "world", World)
+    return World(folder)
 
 
 @pytest.fixture

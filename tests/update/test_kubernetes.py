@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from forge_template import git
 from tests.update.world import World, next_tag, tree_of
 
 SECRETS = "kubernetes/overlays/production/app.env"
 
 
+@pytest.mark.matrix
 def test_an_older_project_is_offered_kubernetes_and_its_secrets_stay_out_of_git(world: World) -> None:
     person = world.project("v0.2.0")
     updated = person.update("--data", "use_docker=true")

@@ -53,7 +53,6 @@ def make_update(person: Person, *arguments: str) -> Updated:
     return Updated(done.returncode, done.stdout)
 
 
-@pytest.mark.matrix
 def test_updates_and_tests(person: Person) -> None:
     updated = make_update(person)
     assert updated.code == 0, updated.report

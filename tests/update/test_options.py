@@ -65,6 +65,7 @@ def test_conflict_rej(made: World) -> None:
     assert (tree_of(person.folder), person.status()) == (before, status)
 
 
+@pytest.mark.matrix
 def test_rejected_changes_of_an_undone_update_do_not_stop_the_next(made: World) -> None:
     """Older projects ignore `.rej` files, so that undoing leaves them."""
     person = edited(made.project(OLD, ANSWERS))
@@ -94,6 +95,7 @@ def test_a_feature_switched_off(made: World) -> None:
     assert "use_flower: True -> False" in updated.report
 
 
+@pytest.mark.matrix
 def test_a_file_that_both_have_renamed_and_changed_is_found_until_it_is_resolved(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     (person.folder / LAB / "renamed.txt").unlink()
@@ -117,6 +119,7 @@ def test_a_file_that_both_have_renamed_and_changed_is_found_until_it_is_resolved
     assert f"an earlier conflict is not resolved in:\n  {names[0]}\n  {names[1]}\n" in refused.report
 
 
+@pytest.mark.matrix
 def test_a_file_that_both_have_renamed_with_conflict_rej(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     (person.folder / LAB / "renamed.txt").unlink()
@@ -131,6 +134,7 @@ def test_a_file_that_both_have_renamed_with_conflict_rej(made: World) -> None:
     assert person.stages() == {}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "options", [("--skip-answered",), ("--vcs-ref", NEW), ("--answers-file", ".copier-answers.yml")]
 )
@@ -141,6 +145,7 @@ def test_options_that_change_nothing(made: World, options: tuple[str, ...]) -> N
     assert_merged(person)
 
 
+@pytest.mark.matrix
 def test_an_update_to_a_release_that_is_not_the_last(made: World) -> None:
     person = made.project("v0.1.0")
     updated = person.update("--vcs-ref", OLD)
@@ -149,6 +154,7 @@ def test_an_update_to_a_release_that_is_not_the_last(made: World) -> None:
     assert person.read(SAME) == numbered("same")
 
 
+@pytest.mark.matrix
 def test_check_update_and_pretend_change_nothing(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     before = tree_of(person.folder)
@@ -160,6 +166,7 @@ def test_check_update_and_pretend_change_nothing(made: World) -> None:
     assert person.update().code == 0
 
 
+@pytest.mark.matrix
 def test_a_project_inside_a_repository(made: World) -> None:
     person = edited(made.project(OLD, ANSWERS, inside="services/my app"))
     (person.top / "docs" / "lab").mkdir(parents=True)
@@ -176,6 +183,7 @@ def test_a_project_inside_a_repository(made: World) -> None:
     assert_merged(person, "services/my app/")
 
 
+@pytest.mark.matrix
 def test_a_worktree_with_spaces_and_accents(made: World, tmp_path: Path) -> None:
     first = edited(made.project(OLD, ANSWERS))
     folder = tmp_path / "another ä tree"
@@ -187,6 +195,7 @@ def test_a_worktree_with_spaces_and_accents(made: World, tmp_path: Path) -> None
     assert first.status() == ""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "setting",
     [
@@ -208,6 +217,7 @@ def test_gits_settings_make_no_difference(made: World, setting: str) -> None:
     assert_merged(person)
 
 
+@pytest.mark.matrix
 def test_a_settings_file_that_somebody_committed(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     person.write("secret/.env.development", "MINE=1\n")
@@ -253,6 +263,7 @@ def untracked(person: Person) -> None:
     person.write("mine.txt", "x\n")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
@@ -278,6 +289,7 @@ def test_refusals_change_nothing(made: World, prepare: Callable[[Person], None],
     assert person.read("secret/.env.development") == secret
 
 
+@pytest.mark.matrix
 def test_an_old_git_is_refused(made: World, tmp_path: Path) -> None:
     person = made.project(OLD, ANSWERS)
     shim = tmp_path / "git"

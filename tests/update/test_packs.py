@@ -18,6 +18,7 @@ def _offers(updated: Updated) -> str:
     return updated.report.partition(OFFERS)[2].partition("Look at it with")[0]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("tag", OLD)
 def test_an_older_project_keeps_what_it_has_and_is_told_of_the_rest(world: World, tag: str) -> None:
     person = world.project(tag)
@@ -50,6 +51,7 @@ def test_a_project_is_told_only_what_concerns_it(world: World) -> None:
     assert "auth=complete" not in _offers(without_celery)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("pack", PACKS)
 def test_a_pack_is_switched_on_and_off(world: World, pack: str) -> None:
     person = world.project(OLD[-1])
@@ -62,6 +64,7 @@ def test_a_pack_is_switched_on_and_off(world: World, pack: str) -> None:
         assert tree_of(person.folder) == tree_of(world.copied(next_tag(), person.answers()))
 
 
+@pytest.mark.matrix
 def test_packs_with_routes_leave_the_persons_routes_alone(world: World) -> None:
     person = world.project(OLD[-1])
     person.write("app/api/mine.py", "from fastapi import APIRouter\n\nrouter = APIRouter()\n")

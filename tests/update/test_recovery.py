@@ -187,6 +187,7 @@ def test_killed_undone_and_run_again(later: World, whole: Whole, point: str) -> 
     assert set(lines) <= set(person.read(SECRETS).splitlines())
 
 
+@pytest.mark.matrix
 def test_killed_again_and_again(later: World, whole: Whole) -> None:
     person = edit(later.project(OLD), conflict=True)
     lines = person.read(SECRETS).splitlines()
@@ -206,6 +207,7 @@ def test_killed_again_and_again(later: World, whole: Whole) -> None:
     ]
 
 
+@pytest.mark.matrix
 def test_what_a_killed_write_leaves_is_dropped(later: World) -> None:
     person = later.project(OLD)
     # A write that was killed: half of the settings, beside the file and beside what was saved of it.
@@ -242,6 +244,7 @@ def stage(person: Person, world: World, name: str) -> None:
     )
 
 
+@pytest.mark.matrix
 def test_stages_run_twice(later: World, whole: Whole, tmp_path: Path) -> None:
     person = edit(later.project(OLD), conflict=True)
     stage(person, later, "before")
@@ -263,6 +266,7 @@ def test_stages_run_twice(later: World, whole: Whole, tmp_path: Path) -> None:
 SQLITE = {"profile": "production", "database": "sqlite"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("answers", "edits"),
     [

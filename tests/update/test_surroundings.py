@@ -69,6 +69,7 @@ def check_update(person: Person) -> tuple[int, dict[str, object]]:
     return done.returncode, found
 
 
+@pytest.mark.matrix
 def test_unedited_examples_are_brought_up_to_date_and_then_there_is_nothing_newer(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     assert check_update(person)[1]["update_available"] is True
@@ -84,6 +85,7 @@ def test_unedited_examples_are_brought_up_to_date_and_then_there_is_nothing_newe
     assert (code, found["update_available"]) == (0, False)
 
 
+@pytest.mark.matrix
 def test_skip_answered_takes_over_renamed_answers(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     assert person.update("--skip-answered").code == 0
@@ -91,6 +93,7 @@ def test_skip_answered_takes_over_renamed_answers(made: World) -> None:
     assert person.read(f"{LAB}/answers.txt") == "green mine small\n"
 
 
+@pytest.mark.matrix
 def test_an_older_release_is_refused(made: World) -> None:
     person = made.project(NEW)
     before = tree_of(person.folder)
@@ -100,6 +103,7 @@ def test_an_older_release_is_refused(made: World) -> None:
     assert (tree_of(person.folder), person.status()) == (before, "")
 
 
+@pytest.mark.matrix
 def test_an_answers_file_of_another_name(made: World, tmp_path: Path) -> None:
     name = ".forge answers.yml"
     folder = tmp_path / "project"
@@ -156,6 +160,7 @@ def assert_crowd_is_there(person: Person) -> None:
     assert person.git("submodule", "status").startswith(" ")
 
 
+@pytest.mark.matrix
 def test_odd_names_links_and_a_submodule(made: World, tmp_path: Path) -> None:
     person = made.project(OLD, ANSWERS)
     crowd(person, tmp_path)
@@ -171,6 +176,7 @@ def test_odd_names_links_and_a_submodule(made: World, tmp_path: Path) -> None:
     assert person.read(LINK) == numbered("link", {10: "theirs"})
 
 
+@pytest.mark.matrix
 def test_a_link_in_place_of_a_file_with_conflict_rej(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     (person.folder / LINK).unlink()
@@ -216,6 +222,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_gits_settings_together(made: World, kind: str) -> None:
     person = edited(made.project(OLD, ANSWERS, inside="in side"))
@@ -243,6 +250,7 @@ def with_attributes(made: World, line: str) -> tuple[Person, Updated]:
     return person, updated
 
 
+@pytest.mark.matrix
 def test_crlf_by_attribute(made: World) -> None:
     person, _ = with_attributes(made, "*.txt text eol=crlf\n")
     assert person.stages() == {SAME: {1, 2, 3}}
@@ -251,12 +259,14 @@ def test_crlf_by_attribute(made: World) -> None:
     assert {line[1] for line in person.status().splitlines()} == {" ", "U"}
 
 
+@pytest.mark.matrix
 def test_merge_union_by_attribute(made: World) -> None:
     person, _ = with_attributes(made, "*.txt merge=union\n")
     assert person.stages() == {}
     assert "same 9\nmine\ntheirs\nsame 11\n" in person.read(SAME)
 
 
+@pytest.mark.matrix
 def test_a_shallow_clone_without_a_branch(made: World, tmp_path: Path) -> None:
     first = edited(made.project(OLD, ANSWERS))
     folder = tmp_path / "clone"
@@ -268,6 +278,7 @@ def test_a_shallow_clone_without_a_branch(made: World, tmp_path: Path) -> None:
     assert_merged(person)
 
 
+@pytest.mark.matrix
 def test_two_projects_in_one_repository_each_with_a_base_of_its_own(made: World) -> None:
     one = made.project(OLD, ANSWERS, inside="one")
     other = Person(one.top, one.top / "other b")
@@ -292,6 +303,7 @@ def test_two_projects_in_one_repository_each_with_a_base_of_its_own(made: World)
         assert person.status() == ""
 
 
+@pytest.mark.matrix
 def test_a_sparse_repository_around_the_project(made: World) -> None:
     person = edited(made.project(OLD, ANSWERS, inside="one"))
     top(person).write("other/far.txt", "of another project\n")
@@ -305,6 +317,7 @@ def test_a_sparse_repository_around_the_project(made: World) -> None:
     assert top(person).git("diff", "--cached", "--name-only", "--", "other") == ""
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("staged", [False, True])
 def test_a_change_outside_the_project_is_not_lost(made: World, staged: bool) -> None:
     """Copier asks git about the project's folder alone, but the result is written with a reset of the whole index."""
@@ -401,6 +414,7 @@ def test_refusals_change_nothing(made: World, prepare: Callable[[Person], None],
     changes_nothing(person, words)
 
 
+@pytest.mark.matrix
 def test_a_sparse_project_is_refused(made: World) -> None:
     person = made.project(OLD, ANSWERS)
     sparse(person)
