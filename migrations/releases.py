@@ -46,6 +46,14 @@ def _with_accounts(sentence: str) -> Told:
     return lambda answers: sentence if answers.get("auth", "none") != "none" else None
 
 
+def _with_schedule(sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("use_celery") and answers.get("scheduler") != "none" else None
+
+
+def _with_pack(pack: str, sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("use_celery") and pack in answers.get("task_examples", []) else None
+
+
 def _schedule_stays_in_utc(answers: Answers) -> Answers:
     return {"timezone": "UTC", **answers}
 
@@ -152,6 +160,45 @@ RELEASES: Sequence[Release] = (
             _with_celery("GET /ready asks for beat too where there is a schedule."),
         ),
         offers=(_docker, _kubernetes, _observability, _redbeat),
+    ),
+    Release(
+        "0.4.1",
+        changes=(
+            "make test runs the fast tests, in two processes with servers of their own; make test-all runs all of them. A test "
+            'of yours that must run alone: @pytest.mark.processes, or make test ARGS="-n 0".',
+            "A request body over the limit is answered 413 in one form, also without Content-Length.",
+            _with_celery(
+                "A result that Redis refuses is stored again for CELERY_RESULT_RETRY seconds (120); then the task goes back to its "
+                "queue and runs again."
+            ),
+            _with_celery(
+                "Arguments nested deeper than 100 levels, larger than CELERY_MESSAGE_MAX_BYTES (4 MiB) or with the keys __type__ "
+                "and __value__ are refused where a task is queued (InvalidArguments, 422)."
+            ),
+            _with_celery(
+                "A task that a worker does not know goes back to its queue for CELERY_UNKNOWN_TASK_WAIT seconds (300) before it "
+                "fails. Deploy workers before API and beat."
+            ),
+            _with_celery("A revoked task is not run by workers that start later either, for 30 days."),
+            _with_celery(
+                "A time_limit given alone is enforced, with a soft limit at nine tenths of it; limits that contradict each "
+                "other raise."
+            ),
+            _with_celery("A broker URL with options other than ssl_* stops a process at its start."),
+            _with_schedule("GET /ready asks for schedule_entries too: entries that could not be queued."),
+            _with_accounts(
+                "A login, registration or change of password that waits too long to be hashed is answered 503 with Retry-After."
+            ),
+            _with_pack(
+                "images",
+                "Images above 50 megapixels (JPEG), 16 (PNG, progressive JPEG) or 8.5 (WebP) are refused: they need more memory "
+                "than a worker's limit.",
+            ),
+        ),
+        steps=(
+            "app/core/body_limit.py is gone: where you used BodyLimit or larger_bodies, give the router or route max_body_size.",
+            _with_celery("Set peak_memory (bytes) on tasks of yours that take more than 150 MiB: a test adds them up."),
+        ),
     ),
 )
 
