@@ -1,6 +1,6 @@
 """What is known of a task: Celery calls an unknown id PENDING, so each published task leaves a record."""
 
-import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,6 @@ from celery import current_app, states
 from celery.backends.redis import RedisBackend
 from celery.result import ResultSet
 from celery.signals import before_task_publish
-from kombu.exceptions import DecodeError
 from redis.exceptions import RedisError
 
 from app.worker.state_writes import RetriedWrites
@@ -20,6 +19,7 @@ UNTRACKED = "UNTRACKED"
 """The state of a task that ignores its result: it was queued, and only a failure is kept."""
 
 _ERROR_LENGTH = 500
+_STATE = re.compile(rb'"status": ?"(\w+)"')
 
 _logger = structlog.get_logger("app.worker")
 
@@ -86,18 +86,31 @@ def read_status(task_id: str) -> TaskStatus | None:
     if stored is None:
         return None
     try:
-        meta = backend.decode_result(stored)
-    except DecodeError as undecodable:
-        # Written by another program: the state is known, what it stored is not.
-        status = str(json.loads(stored)["status"])
-        return TaskStatus(task_id, status, error={"type": "DecodeError", "message": str(undecodable)[:_ERROR_LENGTH]})
-    status, value = meta["status"], meta["result"]
+        return _status(task_id, backend.decode_result(stored))
+    except Exception as unreadable:  # noqa: BLE001 - what another program stored may raise anything
+        state = _STATE.search(stored)
+        if state is None:
+            return None
+        # The state is known, what came with it is not.
+        error = {"type": "DecodeError", "message": _text(unreadable)}
+        return TaskStatus(task_id, state[1].decode(), error=error)
+
+
+def _status(task_id: str, meta: dict[str, Any]) -> TaskStatus:
+    status, value = str(meta["status"]), meta["result"]
     if status in states.EXCEPTION_STATES:
-        error = {"type": type(value).__name__, "message": str(value)[:_ERROR_LENGTH]}
-        return TaskStatus(task_id, status, error=error)
+        return TaskStatus(task_id, status, error={"type": type(value).__name__, "message": _text(value)})
     # A state of a task's own, as `update_state` stores it, comes with what the task says; STARTED with the worker's name.
     told = status == states.SUCCESS or status not in states.ALL_STATES
     return TaskStatus(task_id, status, result=value if told else None)
+
+
+def _text(error: Any) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception of the application's, made again from its arguments alone
+        text = repr(getattr(error, "args", ()))
+    return text[:_ERROR_LENGTH]
 
 
 def count_redelivery(task_id: str) -> int:
