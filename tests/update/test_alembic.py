@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from forge_template import run
 from tests.generated.life import INSTALL_LIMIT, find_python
 from tests.update.world import Person, World, next_tag
@@ -81,6 +83,7 @@ def add_table(template: Path) -> None:
     (template / "template" / "migrations" / "forge" / name).write_text(TABLE, encoding="utf-8")
 
 
+@pytest.mark.matrix
 def test_a_release_adds_a_table_beside_the_owners_revisions(own_world: World, tmp_path: Path) -> None:
     own_world.release("v9.0.0", add_table)
     person = own_world.project("v0.1.0", {"database": "sqlite"})
@@ -104,6 +107,7 @@ def test_a_release_adds_a_table_beside_the_owners_revisions(own_world: World, tm
     database.alembic("upgrade", "heads")
 
 
+@pytest.mark.matrix
 def test_accounts_switched_off_and_on_again(world: World, tmp_path: Path) -> None:
     person = world.project("v0.1.0", {"database": "sqlite"})
     database = Database(person, tmp_path)

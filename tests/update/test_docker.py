@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import sys
 
+import pytest
+
 from forge_template import run
 from tests.update.world import World, next_tag, tree_of
 
 
+@pytest.mark.matrix
 def test_an_older_project_is_offered_docker_and_keeps_its_passwords(world: World) -> None:
     person = world.project("v0.2.0")
     updated = person.update()

@@ -35,6 +35,7 @@ def test_an_older_project_is_offered_kubernetes_and_its_secrets_stay_out_of_git(
     assert SECRETS not in git(person.folder, "ls-files")
 
 
+@pytest.mark.matrix
 def test_sqlite_is_offered_no_kubernetes(world: World) -> None:
     person = world.project("v0.2.0", {"profile": "minimal"})
     updated = person.update()

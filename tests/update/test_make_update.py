@@ -75,7 +75,7 @@ def test_failing_tests_are_a_failure(person: Person) -> None:
     assert "THE TESTS FAIL" in updated.report
 
 
-@pytest.mark.parametrize("options", [(), ("ARGS=--conflict rej",)])
+@pytest.mark.parametrize("options", [(), pytest.param(("ARGS=--conflict rej",), marks=pytest.mark.matrix)])
 def test_conflicts_are_a_failure(person: Person, options: tuple[str, ...]) -> None:
     person.write("app/tasks/__init__.py", "# Mine.\n" + person.read("app/tasks/__init__.py"))
     person.commit()

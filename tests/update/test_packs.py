@@ -35,6 +35,7 @@ def test_an_older_project_keeps_what_it_has_and_is_told_of_the_rest(world: World
     assert "## Mine" in person.read("README.md")
 
 
+@pytest.mark.matrix
 def test_a_project_is_told_only_what_concerns_it(world: World) -> None:
     person = world.project(OLD[-1], {"auth": "none"})
     updated = person.update("--data", "task_examples=[email, backup]")

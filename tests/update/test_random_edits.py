@@ -38,8 +38,8 @@ from tests.update.random_edits import (
 from tests.update.world import ARCHIVES, Person, World, next_tag
 
 FUZZ = int(os.environ.get("FORGE_FUZZ", "0"))
-ENGINE_EXAMPLES = FUZZ or 150
-COMMAND_EXAMPLES = max(FUZZ // 50, 5)
+ENGINE_EXAMPLES = FUZZ or 40
+COMMAND_EXAMPLES = max(FUZZ // 50, 2)
 
 ANSWERS: tuple[dict[str, Any], ...] = ({}, {"profile": "minimal"}, {"profile": "production", "database": "mysql"})
 # What is answered anew at the update: features that go away take files along that a person has edited.

@@ -75,7 +75,10 @@ def _check(value: object, deepest: int, *, most: float = float("inf")) -> None:
 def encode(value: Any) -> str:
     """Return a result as JSON."""
     _check(value, MAX_DEPTH + _ENVELOPE)
-    return str(json.dumps(value))
+    try:
+        return str(json.dumps(value))
+    except TypeError as error:
+        raise TypeError(f"{error}: convert it before it is returned") from error
 
 
 def encode_message(value: Any) -> str:

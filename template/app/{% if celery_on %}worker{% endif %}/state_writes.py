@@ -27,7 +27,7 @@ REFUSALS = (RedisError, OperationalError, OSError)
 """What a write raises that may succeed later, whatever Redis says."""
 
 _OUTSIDE_TASK = 2.0
-"""Seconds for a write of the worker's main process, whose loop waits for it."""
+"""Seconds for a write of the worker's main process, whose loop waits for it; with a frozen Redis, two timeouts of a socket."""
 
 _LONGEST_PAUSE = 2.0
 _QUIET = 5.0
