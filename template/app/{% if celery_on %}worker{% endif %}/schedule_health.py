@@ -13,7 +13,6 @@ KEY = "schedule:failed"
 EXPIRES = 7 * 86400
 _OUTAGES = (RedisError, OperationalError, OSError)
 _logger = get_logger(__name__)
-_known: set[str] = set()
 
 
 def failed(app: Any, entry: str, error: BaseException) -> None:
@@ -21,15 +20,13 @@ def failed(app: Any, entry: str, error: BaseException) -> None:
     if isinstance(error, _OUTAGES):
         return
     _logger.error("the schedule's entry %r cannot be queued: %s: %s", entry, type(error).__name__, error)
-    _known.add(entry)
     _write(app, lambda client: (client.hset(KEY, entry, type(error).__name__), client.expire(KEY, EXPIRES)))
 
 
 def queued(app: Any, entry: str) -> None:
     """Forget that an entry was not queued."""
-    if entry in _known:
-        _known.discard(entry)
-        _write(app, lambda client: client.hdel(KEY, entry))
+    # Another beat may have noted it.
+    _write(app, lambda client: client.hdel(KEY, entry))
 
 
 def reset(app: Any) -> None:
