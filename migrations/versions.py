@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from pathlib import Path
@@ -22,10 +23,10 @@ def release_of(source: Path, commit: str, described: str) -> Version:
 
     A tag of the commit itself counts. Any other commit is the release on top of its CHANGELOG.md.
     """
-    try:
-        return Version(commit)
-    except InvalidVersion:
-        pass
+    # An abbreviated hash may be digits alone, which is a version too.
+    if "." in commit:
+        with contextlib.suppress(InvalidVersion):
+            return Version(commit)
     try:
         stated = _RELEASE.search(gitcmd.text(source, "show", f"{commit}:CHANGELOG.md"))
     except subprocess.CalledProcessError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
-from forge_template import ROOT, git, released_versions
+from forge_template import ROOT, commit_tree, git, released_versions
 from tests.update.world import Person, World
 
 OLD = "0.3.0"
@@ -32,6 +33,28 @@ def test_an_untagged_template_migrates_by_the_versions_that_its_commits_state(pr
     # What 0.4.0 asks of older projects: the sentence in the report, and the answer that keeps a new feature switched off.
     assert "A worker told to stop gives back what it has not finished" in updated.report
     assert project_repo.answers()["use_docker"] is False
+
+
+@pytest.mark.parametrize(
+    ("commit", "version"),
+    [
+        ("v0.3.0", "0.3.0"),
+        ("v0.4.0.post1", "0.4.0.post1"),
+        ("v0.3.0-2-gabcdef0", "9.0.0"),
+        ("1234567", "9.0.0"),
+        ("HEAD", "9.0.0"),
+    ],
+)
+def test_a_tag_counts_and_a_hash_of_digits_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str, version: str
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "migrations")
+    versions = importlib.import_module("versions")
+    (tmp_path / "CHANGELOG.md").write_text("## [9.0.0] - 2030-01-01\n", encoding="utf-8")
+    commit_tree(tmp_path, "release")
+    # What stands for any commit: the one that is there.
+    monkeypatch.setattr(versions.gitcmd, "text", lambda _, *arguments: git(tmp_path, "show", "HEAD:CHANGELOG.md"))
+    assert str(versions.release_of(tmp_path, commit, "0.0.0.post1")) == version
 
 
 def test_two_commits_of_one_release_are_told_apart(project_repo: Person) -> None:
