@@ -7,6 +7,7 @@ import redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from app.core.config import settings
+from app.core.config.redis_url import for_redis_py
 
 NEEDED = "~* &* +@all -@dangerous +info"
 """As `ACL SETUSER` takes it: all keys and channels, and no command that administers the server but INFO."""
@@ -34,7 +35,8 @@ def require_permissions() -> None:
         ("CELERY_RESULT_BACKEND", settings.celery.result_backend),
     ):
         try:
-            with redis.Redis.from_url(url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2) as client:
+            address = for_redis_py(url.get_secret_value())
+            with redis.Redis.from_url(address, socket_timeout=2, socket_connect_timeout=2) as client:
                 missing = missing_permissions(client)
         except (RedisError, OSError):
             continue
