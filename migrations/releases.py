@@ -184,7 +184,9 @@ RELEASES: Sequence[Release] = (
                 "A time_limit given alone is enforced, with a soft limit at nine tenths of it; limits that contradict each "
                 "other raise."
             ),
-            _with_celery("A broker URL with options other than ssl_* stops a process at its start."),
+            "A Redis URL stops a process at its start where it would be misread: a broker's with options other than ssl_*, any "
+            "with unknown options or ssl_* without rediss://; the number of the database is the path, /1.",
+            _with_celery("A worker whose Redis user may not use channels or scripts says so and exits."),
             _with_schedule("GET /ready asks for schedule_entries too: entries that could not be queued."),
             _with_accounts(
                 "A login, registration or change of password that waits too long to be hashed is answered 503 with Retry-After."

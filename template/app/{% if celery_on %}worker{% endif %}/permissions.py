@@ -1,6 +1,6 @@
 """What the Redis users of the queues and the results must be allowed to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -12,16 +12,20 @@ from app.core.config.redis_url import for_redis_py
 NEEDED = "~* &* +@all -@dangerous +info"
 """As `ACL SETUSER` takes it: all keys and channels, and no command that administers the server but INFO."""
 
-_KEY = "forge:permission"
+FATAL = ("run scripts", "publish to channels", "subscribe to channels")
+"""What no worker lives without."""
+
+# As Celery names its channels of results, so that a user of those alone is not refused.
+_KEY = "celery-task-meta-permission"
 
 
-def missing_permissions(client: Any) -> list[str]:
-    """Return what the user of a connection may not do, of what the application does.
+def missing_permissions(client: Any, uses: Iterable[str] | None = None) -> list[str]:
+    """Return what the user of a connection may not do, of what the application does or of the `uses` that are named.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer, or refuses for another reason.
     """
-    return [what for what, use in _USES.items() if not _is_allowed(use, client)]
+    return [what for what in uses or _USES if not _is_allowed(_USES[what], client)]
 
 
 def require_permissions() -> None:
@@ -37,7 +41,8 @@ def require_permissions() -> None:
         try:
             address = for_redis_py(url.get_secret_value())
             with redis.Redis.from_url(address, socket_timeout=2, socket_connect_timeout=2) as client:
-                missing = missing_permissions(client)
+                # A user of certain keys alone may have all that it needs.
+                missing = missing_permissions(client, FATAL)
         except (RedisError, OSError):
             continue
         if missing:
@@ -57,7 +62,7 @@ def _subscribe(client: Any) -> None:
 
 _USES: dict[str, Callable[[Any], object]] = {
     "write keys": lambda client: client.set(_KEY, 1, ex=1),
-    "run scripts": lambda client: client.eval("return redis.call('GET', KEYS[1])", 1, _KEY),
+    "run scripts": lambda client: client.eval("return 1", 0),
     "use lists": lambda client: client.llen(f"{_KEY}:list"),
     "use sorted sets": lambda client: client.zcard(f"{_KEY}:set"),
     "publish to channels": lambda client: client.publish(_KEY, ""),
