@@ -50,6 +50,8 @@ def test_a_projects_whole_life(render: Renderer, scratch: Path) -> None:
 
 
 @pytest.mark.matrix
+# One at a time: each runs three processes, and what they wait for has limits.
+@pytest.mark.xdist_group("projects")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant: str) -> None:
     version, target, answers = VARIANTS[variant]

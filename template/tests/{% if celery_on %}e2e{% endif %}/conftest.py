@@ -1,4 +1,4 @@
-"""The processes, started once for all tests of this folder that do not kill them."""
+"""The processes, started once for all tests of a module that do not kill them."""
 
 import re
 from collections.abc import Iterator
@@ -24,8 +24,9 @@ FAST = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what uses the stack last: its worker would take the tasks of tests that start a worker of their own."""
-    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+    """Run what uses the stack last in its module: its worker would take the tasks of tests that start a worker of their own."""
+    order = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (order[item.path], "stack" in getattr(item, "fixturenames", ())))
 
 
 class _Mailbox(Message):
@@ -66,7 +67,7 @@ class Stack:
         return dict(wait_until(ended, timeout, f"task {task_id} to end"))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def broker() -> Iterator["redis.Redis"]:
     """Give a client of the broker's database, emptied first, and the results with it."""
     from app.core.config import settings
@@ -81,7 +82,7 @@ def broker() -> Iterator["redis.Redis"]:
         connection.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def stack(broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Start the API and a worker."""
     folder = tmp_path_factory.mktemp("stack")
