@@ -103,7 +103,8 @@ def test_failures_retries_and_chords_outlive_a_refusal(
     worker: Running, broker: Any, store: Any, probe_task: Any
 ) -> None:
     starts = probe_task("start_chord").delay([1, 2], 0.5).id
-    joined = str(wait_until(lambda: _meta(store, starts).get("result"), 20, "the chord to be queued"))
+    wait_until(lambda: _states(store, [starts]) == ["SUCCESS"], 20, "the chord to be queued")
+    joined = str(_meta(store, starts)["result"])
     allow = replica(store)
     before = len(worker.lines("result_not_stored"))
     try:
