@@ -1,10 +1,11 @@
 # Works with nothing but Python 3.11 or later, pip, git and make: uv comes into .venv, and everything else through it.
 PYTHON ?= python3
-VENV   := $(CURDIR)/.venv
+# Relative: make takes a space in a path for the end of it.
+VENV   := .venv
 STAMP  := $(VENV)/.synced
 
 # Generated projects find this uv first, and nothing of the caller's own virtual environment.
-export PATH := $(VENV)/bin:$(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
 .PHONY: help setup demo test check matrix chaos fuzz bench release clean

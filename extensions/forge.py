@@ -1,20 +1,24 @@
 """Forge's Jinja filters and globals.
 
 One self-contained file, because an update loads the old release's copy and the new one's in one process. Pure: no clock,
-no network, no git; the one exception is `secret`, used by `secret/.env.*` alone.
+no network, no git; the exceptions are `secret` and `owner_only`, used by `secret/.env.*` alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import secrets
 import unicodedata
 from typing import TYPE_CHECKING
 
+from jinja2 import pass_context
 from jinja2.ext import Extension
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from jinja2.runtime import Context
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TIMEZONE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}")
@@ -76,8 +80,24 @@ def timezone_problem(text: str) -> str:
     return ""
 
 
+@pass_context
+def owner_only(context: Context) -> str:
+    """Return nothing, and have the file that is rendered be readable by its owner alone.
+
+    Copier gives a file the mode of its template, and git keeps none but the executable bit.
+    """
+    environment = context.environment
+    if environment.loader and context.name:
+        filename = environment.loader.get_source(environment, context.name)[1]
+        if filename:
+            # A template that belongs to somebody else: `make dev` and `make secrets` protect the file.
+            with contextlib.suppress(PermissionError):
+                os.chmod(filename, 0o600)  # noqa: PTH101
+    return ""
+
+
 class ForgeExtension(Extension):
-    """Adds this module's filters and the global `secret(name)` to Copier's environment."""
+    """Adds this module's filters and the globals `secret(name)` and `owner_only()` to Copier's environment."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -90,4 +110,5 @@ class ForgeExtension(Extension):
         )
         # One rendering writes the same password into the file of a server and into that of its clients.
         known: dict[str, str] = {}
+        environment.globals["owner_only"] = owner_only
         environment.globals["secret"] = lambda name: known.setdefault(name, secret())

@@ -325,11 +325,9 @@ def work(running: Running, client: httpx.Client, sink: Sink) -> None:
 def demo(scratch: Path) -> None:
     """Run the whole of it in `scratch`."""
     project = generate(scratch)
-    api, flower, *nobody = free_ports(5)
+    api, flower = free_ports(2)
     sink = Sink()
     with sink.listening() as smtp:
-        # Nothing listens on the last ports: a server that already runs on this machine is not the demo's to use.
-        nowhere = [f"redis://127.0.0.1:{nobody[0]}/{database}" for database in range(3)]
         environment = project_environment(
             {
                 "PORT": str(api),
@@ -338,10 +336,8 @@ def demo(scratch: Path) -> None:
                 "EMAIL_HOST": "127.0.0.1",
                 "EMAIL_PORT": str(smtp),
                 "LOG_FORMAT": "json",
-                "REDIS_CONNECTION_URL": nowhere[0],
-                "CELERY_BROKER_URL": nowhere[1],
-                "CELERY_RESULT_BACKEND": nowhere[2],
-                "DATABASE_URL": f"postgresql+asyncpg://demo:demo@127.0.0.1:{nobody[1]}/demo",
+                # A server that already runs on this machine is not the demo's to use.
+                "DEV_SERVERS": "embedded",
                 "PYTHONUNBUFFERED": "1",
             }
         )

@@ -5,8 +5,10 @@ Prints a line for each point, `ok`, `problem` or `skipped`, and exits with 1 if 
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import importlib
+import io
 import os
 import shutil
 import subprocess
@@ -17,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import SettingsError
+from pydantic import SecretStr
 
 if TYPE_CHECKING:
     from app.core.config import Settings
@@ -332,13 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not set(parts) <= set(every):
         parser.error(f"a part is one of {', '.join(every)}")
     try:
-        settings = importlib.import_module("app.core.config").settings
-    except ValidationError as error:
-        # Without the values, which may be secrets.
-        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)]
-        found = [_problem("settings", f"{error.title}: {line}") for line in lines]
-    except SettingsError as error:
-        found = [_problem("settings", str(error))]
+        with contextlib.redirect_stderr(io.StringIO()) as refused:
+            settings = importlib.import_module("app.core.config").settings
+    except SystemExit:
+        found = [_problem("settings", line) for line in refused.getvalue().splitlines()]
     else:
         found = asyncio.run(_collect(settings, parts))
     for finding in found:

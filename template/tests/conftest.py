@@ -87,7 +87,8 @@ def _upgrade() -> None:
     from alembic import command
     from alembic.config import Config
 
-    command.upgrade(Config(str(ROOT / "alembic.ini")), "heads")
+    with contextlib.chdir(ROOT):
+        command.upgrade(Config("alembic.ini"), "heads")
 
 
 @pytest.fixture(scope="session")

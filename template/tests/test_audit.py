@@ -88,7 +88,7 @@ def test_development_is_not_audited_by_mistake() -> None:
 def test_nonsense_is_a_line_and_no_traceback() -> None:
     code, lines = run(DATABASE_POOL_SIZE="many")
     assert (code, len(lines)) == (1, 1)
-    assert lines[0].startswith("problem  settings: DatabaseSettings: pool_size:")
+    assert lines[0].startswith("problem  settings: DATABASE_POOL_SIZE='many' (in the process environment): must be")
     code, lines = run(DATABASE_URL="", DATABASE_URL_FILE="/nowhere")
     assert code == 1
     assert "DATABASE_URL_FILE: /nowhere cannot be read" in lines[0]

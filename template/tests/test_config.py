@@ -1,6 +1,7 @@
 """Settings: where they come from, what they refuse, and the audit for production."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict, SettingsError
 
-from app.core.config import Settings, UnsafeSettings, base
+from app.core.config import Settings, UnsafeSettings, base, problems
 from app.core.config.application import ApplicationSettings
 from app.core.config.base import BaseConcern, CommaSeparated
 from app.core.config.database import DatabaseSettings, async_url
@@ -189,14 +190,99 @@ def test_production_does_not_start_on_known_secrets(
             Settings().require_safe()
 
 
+def _start(code: str, **variables: str) -> tuple[int, str]:
+    """Return the exit code and the errors of Python code in a process of its own."""
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr
+
+
 def test_the_application_itself_refuses() -> None:
-    variables = {**os.environ, "ENVIRONMENT": "production", "DATABASE_URL": "postgresql://postgres:postgres@db/x"}
-    result = subprocess.run(
-        [sys.executable, "-c", "import app.main"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    code, errors = _start(
+        "import app.main", ENVIRONMENT="production", DATABASE_URL="postgresql://postgres:postgres@db/x"
     )
-    assert result.returncode != 0
-    assert "UnsafeSettings" in result.stderr
-    assert "DATABASE_URL" in result.stderr
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "DATABASE_URL holds a default" in errors
+
+
+def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
+    code, errors = _start(
+        "import app.core.config",
+        LOG_LEVEL="LOUD",
+        DATABASE_POOL_SIZE="many",
+        DATABASE_URL="hunter2-is-no-url",
+        APP_VERSON="2",
+    )
+    assert code == 2
+    assert sorted(errors.splitlines()) == [
+        "APP_VERSON (in the process environment) is no setting: APP_VERSION is meant? Correct it, or rename yours.",
+        "DATABASE_POOL_SIZE='many' (in the process environment): must be a valid integer, unable to parse it.",
+        "DATABASE_URL (in the process environment): must be a URL such as postgresql://user:password@host/name.",
+        "LOG_LEVEL='LOUD' (in the process environment): must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("LOG_FORMAT=json\nLOG_LEVEL=LOUD\n", "LOG_LEVEL='LOUD' (in secret/.env.test, line 2): must be"),
+        ("APP_NAMES=x\n", "APP_NAMES (in secret/.env.test, line 1) is no setting: APP_NAME is meant?"),
+        ("LOG_LEVEL\n", "secret/.env.test, line 1 is not NAME=value"),
+        ("\nAPP_NAME='x\n", "secret/.env.test, line 2 is not NAME=value"),
+        ("APP_NAME=caf\xe9\n", "secret/.env.test is not UTF-8"),
+        ("SECRET_OF_MY_OWN=1\nDATABASE_URL_2=x\n", None),
+    ],
+)
+def test_a_problem_in_a_file_names_the_line(
+    text: str, line: str | None, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems, "ROOT", secret.parent)
+    (secret / ".env.test").write_bytes(text.encode("latin-1"))
+    found = [problem for problem in problems.find_problems() if "X_PASSWORD" not in problem]
+    assert [problem.startswith(line or "-") for problem in found] == ([True] if line else [])
+
+
+@pytest.mark.parametrize("password", ["hun@ter", "hun/ter", "hun#ter", "hun?ter", "hun:ter", "hun%ter", "hun[ter"])
+def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        type(concern).variable(field)
+        for concern in Settings().concerns()
+        for field, value in vars(concern).items()
+        if isinstance(value, SecretStr) and "://" in value.get_secret_value()
+    ]
+    assert "DATABASE_URL" in names
+    for name in names:
+        scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+        # Also in what is wrong beside it.
+        for url in (
+            f"{scheme}://me:{password}@h/1",
+            f"{scheme}://me:{password}@h:port/1",
+            f"nothing://me:{password}@h/x",
+        ):
+            monkeypatch.setenv(name, url)
+            found = " ".join(problems.find_problems())
+            assert not {"hun", "ter"} & set(re.findall(r"\w+", found)), found
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("LOG_LEVL", "LOG_LEVEL", True),
+        ("LOGLEVEL", "LOG_LEVEL", True),
+        ("APP_NMAE", "APP_NAME", True),
+        ("DATABASE_URI", "DATABASE_URL", True),
+        ("CELERY_TIMEZON", "CELERY_TIMEZONE", True),
+        ("CELERY_TIME_ZONE", "CELERY_TIMEZONE", True),
+        ("DATABASE_URL_2", "DATABASE_URL", False),
+        ("APP_HOME", "APP_NAME", False),
+        ("EMAIL_PORT", "EMAIL_HOST", False),
+    ],
+)
+def test_a_slip_is_told_from_another_name(name: str, known: str, near: bool) -> None:
+    assert problems.is_near(name, known) is near
 
 
 def test_a_renamed_setting_is_read_under_its_old_name_and_the_new_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:

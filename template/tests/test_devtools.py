@@ -202,9 +202,18 @@ def test_a_taken_port_is_passed_over() -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder outside of pytest's own, which another run may close to PostgreSQL's user while this one is root."""
-    with tempfile.TemporaryDirectory(prefix="devtools-") as path:
-        yield Path(path)
+    """Give a folder outside of pytest's own, which another run may close to PostgreSQL's user while this one is root.
+
+    Its path is long, and has what programs stumble over.
+    """
+    with tempfile.TemporaryDirectory(prefix="my pro'ject #1 50% (é)-") as path:
+        folder = Path(path) / ("long" * 35)
+        folder.mkdir()
+        yield folder
+
+
+# A language that no machine has.
+UNKNOWN_LOCALE = {"LANG": "xx_XX.UTF-8", "LC_TIME": "yy_YY"}
 
 
 def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
@@ -221,7 +230,13 @@ def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
         "    print('up', flush=True)\n"
         "    signal.pause()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, **UNKNOWN_LOCALE},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     with process.stdout as output:
         assert output.readline() == "up\n"
@@ -288,11 +303,8 @@ def _run_dev(folder: Path, wanted: int) -> None:
     log = folder / "log"
     # Ports of its own: another project's tests may be at the same place at the same time.
     ports = {name: str(servers.free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT")}
-    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), **ports}
-    for name in ("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-        variables[name] = "redis://127.0.0.1:1/0"
-    if "postgresql" in variables["DATABASE_URL"]:
-        variables["DATABASE_URL"] = "postgresql://127.0.0.1:1/x"
+    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "DEV_SERVERS": "embedded", **ports}
+    variables |= UNKNOWN_LOCALE
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "devtools.dev"],
@@ -303,14 +315,14 @@ def _run_dev(folder: Path, wanted: int) -> None:
             start_new_session=True,
         )
     try:
-        port = int(_logged(log, process, r"dev: API: http://127\.0\.0\.1:(\d+)/docs"))
+        port = int(_logged(log, process, r"dev:   API +http://127\.0\.0\.1:(\d+)/docs"))
         assert port != wanted
         assert f"port {wanted} is taken" in log.read_text()
-        _logged(log, process, r"Application startup (complete)")
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
         beside = folder / ".dev" / "env"
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
-        assert 'DATABASE_URL="' in beside.read_text()
+        assert "dev: everything runs" in log.read_text()
+        _find_the_servers(folder, variables, beside.read_text())
         # As a terminal does for Ctrl-C: the whole foreground group gets it.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
@@ -325,6 +337,38 @@ def _run_dev(folder: Path, wanted: int) -> None:
     assert _alive(started) == []
     commands = subprocess.run(["ps", "-ww", "-eo", "stat=,command="], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in commands
+
+
+def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> None:
+    """Check that a command in another terminal has the settings that `make dev` chose."""
+    # The process environment of these tests names other servers.
+    plain = {name: value for name, value in variables.items() if name not in dev.TOLD}
+    code = (
+        "from app.core.config import settings\n"
+        "for concern in settings.concerns():\n"
+        "    for field in type(concern).model_fields:\n"
+        "        value = getattr(concern, field)\n"
+        "        print(type(concern).variable(field), getattr(value, 'get_secret_value', lambda: value)())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=plain, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', told, re.MULTILINE) if "URL" in name]
+    assert {f"{name} {value}" for name, value in named} <= set(found)
+    assert named or "sqlite" in variables["DATABASE_URL"]
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "CELERY_BROKER_URL"])
+def test_make_dev_replaces_no_server_that_is_named(variable: str) -> None:
+    url = {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}.get(variable, "redis://:hunter2@127.0.0.1:1/1")
+    variables = {**os.environ, "ENVIRONMENT": "development", variable: url}
+    if variable == "CELERY_BROKER_URL" and "REDIS_CONNECTION_URL" not in os.environ:
+        pytest.skip("this project has no Redis")
+    command = [sys.executable, "-m", "devtools.dev"]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert f"dev: {variable} names a" in result.stdout
+    assert "hunter2" not in result.stdout + result.stderr
 
 
 def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:

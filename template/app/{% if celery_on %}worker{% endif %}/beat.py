@@ -1,5 +1,6 @@
 """What every scheduler of beat does here: it says that it lives, and what it queues expires rather than piles up."""
 
+import logging
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ class HonestScheduler:
         """Set the schedule up, and warn of what it will not do."""
         scheduler: Any = super()
         scheduler.setup_schedule()
+        logging.getLogger("celery.beat").addFilter(self._is_worth_a_line)
         schedule_health.reset(self.app)
         for name in summer_time.skipping(self.app.conf.beat_schedule, self.app.timezone):
             _logger.warning(
@@ -55,6 +57,13 @@ class HonestScheduler:
             raise
         schedule_health.queued(self.app, entry.name)
         return result
+
+    def _is_worth_a_line(self, record: logging.LogRecord) -> bool:
+        """Return whether the log takes beat's line: not "Sending due task" of one that logs at a level that is off."""
+        if record.msg != "Scheduler: Sending due task %s (%s)" or not isinstance(record.args, tuple):
+            return True
+        level: int = getattr(self.app.tasks.get(record.args[1]), "log_level", logging.INFO)
+        return level >= logging.getLogger().level
 
     def _say_alive(self) -> None:
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """Each task's start and end in the log, with how long it waited in its queue and how long it ran."""
 
+import logging
 import time
 from datetime import datetime
 from typing import Any
@@ -41,16 +42,20 @@ def queue_wait(request: Any) -> float | None:
     return round(max(0.0, time.time() - published), 3)
 
 
+def _level(task: Any) -> int:
+    return getattr(task, "log_level", logging.INFO)
+
+
 def _log_start(task_id: str, task: Any, **_: object) -> None:
     wait = queue_wait(task.request)
     # With the run and not by the id: in threads the next attempt may start before this one has ended.
     task.request.measured = time.perf_counter(), wait
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
-    _logger.info("task_started", queue_wait=wait, retries=task.request.retries)
+    _logger.log(_level(task), "task_started", queue_wait=wait, retries=task.request.retries)
 
 
 def _log_end(task: Any, state: str | None = None, **_: object) -> None:
     start, wait = task.request.measured
     run_time = round(time.perf_counter() - start, 4)
-    _logger.info("task_finished", state=state, queue_wait=wait, run_time=run_time)
+    _logger.log(_level(task), "task_finished", state=state, queue_wait=wait, run_time=run_time)
     structlog.contextvars.unbind_contextvars("task", "task_id")

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 from contextvars import ContextVar
 from typing import Any
 
@@ -46,6 +47,9 @@ class AppTask(Task[Any, Any]):
 
     hides_arguments = False
     """Whether Flower, and others who listen to events, must not see what it is called with."""
+
+    log_level = logging.INFO
+    """The level of its lines in the log: DEBUG for what runs every few seconds."""
 
     peak_memory = 150 * 1024 * 1024
     """Bytes that its process takes at most (`VmHWM`): tests/test_worker_memory.py compares them with the workers' limits."""

@@ -1,5 +1,6 @@
 """What every concern's settings share: where values come from, and the audit for production."""
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,23 @@ _WEAK = {"admin", "app", "change-me", "changeme", "default", "guest", "mysql", "
 def env_file() -> Path:
     """Return the file of this environment: `secret/.env.` and `ENVIRONMENT`, which is `development` where unset."""
     return ROOT / "secret" / f".env.{os.environ.get('ENVIRONMENT') or 'development'}"
+
+
+def env_files() -> list[Path]:
+    """Return the files that settings are read from, the stronger last: in development also what a running `make dev` wrote."""
+    file, dev = env_file(), ROOT / ".dev"
+    runs = file.name == ".env.development" and (dev / "env").exists() and _is_held(dev / "lock")
+    return [file, dev / "env"] if runs else [file]
+
+
+def _is_held(lock: Path) -> bool:
+    """Return whether a process holds the lock: the files of a killed one are left behind."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def is_local(host: str | None) -> bool:
@@ -105,7 +123,7 @@ class BaseConcern(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the file when the settings are made, not when this module is imported."""
-        file = DotEnvSettingsSource(settings_cls, env_file=env_file())
+        file = DotEnvSettingsSource(settings_cls, env_file=env_files())
         return init_settings, env_settings, _SecretFiles(settings_cls), file
 
     @classmethod

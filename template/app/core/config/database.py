@@ -30,6 +30,9 @@ def async_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ValueError("must be a URL such as postgresql://user:password@host/name") from None
+    if "@" in f"{url.host}{url.database}" and url.get_backend_name() != "sqlite":
+        # What is misread as the host is half of the password.
+        raise ValueError("has an @ after the host: a password's special characters are escaped, such as %40 and %2F")
     url = url.set(drivername=_ASYNC_DRIVERS.get(url.drivername, url.drivername))
     if url.drivername == "postgresql+asyncpg" and "sslmode" in url.query:
         # libpq's name, as hosting services write it; asyncpg calls it ssl.

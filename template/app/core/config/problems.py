@@ -1,0 +1,167 @@
+"""What is wrong with the settings: a line for each problem with the variable, its place and the rule, and no part of a secret."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from dotenv.parser import Original, parse_stream
+from pydantic import AliasChoices, SecretStr, ValidationError
+from pydantic_settings import SettingsError
+
+from app.core.config.base import ROOT, BaseConcern, env_files
+
+_SHOWN = 60
+"""A longer value is not repeated."""
+
+
+def find_problems() -> list[str]:
+    """Return what keeps the application from starting, in every concern that is imported."""
+    problems = [problem for path in env_files() for problem in _unreadable(path)]
+    if problems:
+        return problems
+    problems = list(_misspelt())
+    for concern in _concerns(BaseConcern):
+        try:
+            concern()
+        except ValidationError as error:
+            problems += [_describe(concern, dict(each)) for each in error.errors(include_url=False)]
+        except SettingsError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _concerns(parent: type[BaseConcern]) -> Iterator[type[BaseConcern]]:
+    for concern in parent.__subclasses__():
+        yield concern
+        yield from _concerns(concern)
+
+
+def _names(concern: type[BaseConcern], field: str) -> list[str]:
+    """Return the variables that a field is read from, the one to use first."""
+    alias = concern.model_fields[field].validation_alias
+    others = [str(one) for one in alias.choices[1:]] if isinstance(alias, AliasChoices) else []
+    return [concern.variable(field), *others]
+
+
+def _is_secret(concern: type[BaseConcern], field: str) -> bool:
+    annotation = concern.model_fields[field].annotation
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def _label(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _lines(path: Path) -> list[tuple[int, str | None, str | None, bool]]:
+    """Return line, name and value of each statement of a settings file, and whether it is none."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [(_line(one.original), one.key, one.value, one.error) for one in parse_stream(file)]
+
+
+def _line(original: Original) -> int:
+    # A statement starts with the empty lines before it.
+    text = original.string
+    return original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _unreadable(path: Path) -> Iterator[str]:
+    try:
+        lines = _lines(path)
+    except UnicodeDecodeError:
+        yield f"{_label(path)} is not UTF-8: save it as UTF-8."
+    except OSError as error:
+        yield f"{_label(path)} cannot be read: {error.strerror}."
+    else:
+        for number, key, value, broken in lines:
+            if broken or (key and value is None):
+                yield f"{_label(path)}, line {number} is not NAME=value: quote a value that has spaces, quotes or a #."
+
+
+def _place(names: list[str]) -> str:
+    """Return where the value of a setting comes from."""
+    given = {name.upper() for name in os.environ}
+    if given & {name.upper() for name in names}:
+        return "in the process environment"
+    if given & {f"{name.upper()}_FILE" for name in names}:
+        return f"in the file that {names[0]}_FILE names"
+    for path in reversed(env_files()):
+        for number, key, _, _ in _lines(path):
+            if key and key.upper() in {name.upper() for name in names}:
+                return f"in {_label(path)}, line {number}"
+    return "by default"
+
+
+def _describe(concern: type[BaseConcern], error: dict[str, Any]) -> str:
+    rule = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must")
+    rule = re.sub(r"unable to parse string as .*", "unable to parse it", rule)
+    rule = f"{re.sub('^String should', 'must', rule).rstrip('.')}."
+    field = next(
+        (name for name in concern.model_fields if error["loc"][:1] in ((name,), *_locations(concern, name))), None
+    )
+    if field is None:
+        # A rule of several settings, which names them.
+        named = [name for name in _known() if re.search(rf"\b{name}\b", rule)]
+        places = ", ".join(f"{name} {_place([name])}" for name in named)
+        return f"{rule} ({places})" if places else rule
+    names = _names(concern, field)
+    text = str(error["input"])
+    secret = _is_secret(concern, field) or ("://" in text and "@" in text) or len(text) > _SHOWN
+    return f"{names[0]}{'' if secret else f'={text!r}'} ({_place(names)}): {rule}"
+
+
+def _locations(concern: type[BaseConcern], field: str) -> list[tuple[str]]:
+    return [(name,) for name in _names(concern, field)]
+
+
+def _known() -> dict[str, bool]:
+    """Return every variable, and whether a file may hold its value."""
+    return {
+        name.upper(): _is_secret(concern, field)
+        for concern in _concerns(BaseConcern)
+        for field in concern.model_fields
+        for name in _names(concern, field)
+    }
+
+
+def _misspelt() -> Iterator[str]:
+    known = _known()
+    accepted = {*known, *(f"{name}_FILE" for name, secret in known.items() if secret)}
+    places = dict.fromkeys(os.environ, "in the process environment")
+    for path in env_files():
+        places |= {key: f"in {_label(path)}, line {number}" for number, key, _, _ in _lines(path) if key}
+    for name, place in sorted(places.items()):
+        meant = [one for one in accepted if is_near(name.upper(), one)]
+        if name.upper() not in accepted and meant:
+            best = max(meant, key=lambda one: difflib.SequenceMatcher(None, name.upper(), one).ratio())
+            yield f"{name} ({place}) is no setting: {best} is meant? Correct it, or rename yours."
+
+
+def is_near(name: str, known: str) -> bool:
+    """Return whether `name` is `known` misspelt: one slip in a short name, two in a long one.
+
+    A longer name that starts with a known one, such as `DATABASE_URL_2`, is no slip.
+    """
+    if re.match(rf"{known}[_\d]", name):
+        return False
+    return _slips(name, known) <= (1 if len(known) < 12 else 2)
+
+
+def _slips(one: str, other: str) -> int:
+    """Return how many letters are missing, added, wrong or swapped with their neighbour; 3 stands for more."""
+    if abs(len(one) - len(other)) > 2:
+        return 3
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        older, before, row = before, row, [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
+            if older and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, older[j - 2] + 1)
+            row.append(cost)
+    return min(row[-1], 3)
