@@ -7,6 +7,7 @@ patching by git's merge of the old render, the project and the new render.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--answers-file", required=True)
     parser.add_argument("--source", required=True, help="the template's clone")
     parser.add_argument("--conflict", choices=["inline", "rej"], default="inline")
-    parser.add_argument("--given", default="", help="the questions that --data answers, by name")
+    parser.add_argument("--given", default="[]", help="what --data answers, NAME=VALUE each, as JSON")
     given = parser.parse_args()
     try:
         project = Project.at(Path.cwd(), given.answers_file)
@@ -36,7 +37,7 @@ def main() -> None:
         )
         releases = between(old, new)
         if given.stage == "before":
-            preflight.check(project, source, given.given.split())
+            preflight.check(project, source, dict(one.split("=", 1) for one in json.loads(given.given)))
             print(
                 f"forge: should this update be interrupted: {UNDO}, then run it again. Git may first ask you to delete the "
                 "lock of its own that a killed process left.",

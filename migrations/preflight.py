@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,8 +31,8 @@ _IN_PROGRESS = {
 _MARKERS = r"^(<{7,9}|>{7,9})( |$)"
 
 
-def check(project: Project, source: Path, given: Sequence[str]) -> None:
-    """Return if the update can start; `given` are the questions that the user answers again.
+def check(project: Project, source: Path, given: Mapping[str, str]) -> None:
+    """Return if the update can start; `given` are the questions that the user answers again, and how.
 
     Raises:
         Problem: it cannot, and why.
@@ -78,6 +78,9 @@ def check(project: Project, source: Path, given: Sequence[str]) -> None:
     unknown = [_suggest(name, questions) for name in given if name not in questions]
     if unknown:
         raise Problem(f"--data names no question of the template: {'; '.join(unknown)}. Nothing was changed.")
+    unclear = [f"{name}={value}" for name, value in given.items() if _is_unclear(value, questions[name])]
+    if unclear:
+        raise Problem(f"--data {', '.join(unclear)}: answer true or false. Nothing was changed.")
     edited = _edited_answers(project, source)
     if edited:
         options = " ".join(f"--data {shlex.quote(f'{name}={_as_option(value)}')}" for name, value in edited.items())
@@ -152,10 +155,16 @@ def _has_both(path: Path) -> bool:
     return all(re.search(rb"^%b{7,9} " % sign, content, re.MULTILINE) for sign in (b"<", b">"))
 
 
-def _questions(source: Path) -> set[str]:
+def _questions(source: Path) -> dict[str, dict[str, Any]]:
     """Return the questions of the new release. Those of other releases are no less unknown: Copier drops their answers."""
     loaded = yaml.safe_load((source / "copier.yml").read_text(encoding="utf-8"))
-    return {name for name in loaded if not name.startswith("_")}
+    return {name: question for name, question in loaded.items() if not name.startswith("_")}
+
+
+def _is_unclear(value: str, question: Mapping[str, Any]) -> bool:
+    """Return whether Copier would take this for true, as it takes every word that it does not know."""
+    words = {"y", "yes", "t", "true", "on", "1", "n", "no", "f", "false", "off", "0"}
+    return question["type"] == "bool" and value.strip().lower() not in words
 
 
 def _as_option(value: object) -> str:

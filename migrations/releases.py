@@ -202,6 +202,13 @@ RELEASES: Sequence[Release] = (
             _with_celery("Set peak_memory (bytes) on tasks of yours that take more than 150 MiB: a test adds them up."),
         ),
     ),
+    Release(
+        "0.4.2",
+        changes=(
+            "A misspelt name of a setting, and a line of a settings file that is not NAME=value, stop a process at its start.",
+            "make dev stops where a server that the settings name does not answer, unless they have the generated default.",
+        ),
+    ),
 )
 
 

@@ -16,6 +16,7 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = ".copier-answers.yml"
 COPIER = ["--with", "jinja2-time>=0.2,<1", "--with", "copier-template-extensions>=0.3.4,<1", "copier>=9.19.1,<10"]
+TRACEBACK = b"Traceback (most recent call last):"
 UNDO = "git reset --hard && git clean -fd"
 _MARKER = re.compile(rb"^(<{7,9}|>{7,9})( |$)", re.MULTILINE)
 _UNREACHABLE = (
@@ -31,6 +32,12 @@ _MEANINGS = {
     "not know of yet. The template's README names the command that brings it along; run that once.",
     r"requires Copier version": "The release needs a newer Copier than this project asks for. The template's README names "
     "the command; run that once.",
+    r"(Invalid choice for|Validation error for question) '(?P<question>\w+)': (?P<why>.+)": "--data {question}: {why}",
+    r"Unknown revision: '(?P<ref>.*)'": "The template at {source} has no {ref}. Where --vcs-ref names it, name a tag of `git "
+    "ls-remote --tags {source}`; where it is `_commit` in .copier-answers.yml, bring the line of your last update back: git log "
+    "-p -- .copier-answers.yml",
+    r"downgrading from (?P<old>\S+) to (?P<new>\S+)\. ": "This project is of {old}, which comes after the newest release, {new}: "
+    'update again when a newer one is out, or go on with pre-releases: make update ARGS="--prereleases"',
 }
 
 
@@ -68,7 +75,10 @@ def check() -> str:
             f"{ANSWERS} has conflict markers. Take the version of your last update: git checkout HEAD {ANSWERS}"
         )
     found = re.search(rb"^_src_path:\s*(.+?)\s*$", content, re.MULTILINE)
-    if not found or not re.search(rb"^_commit:\s*\S", content, re.MULTILINE):
+    commit = re.search(rb"^_commit:\s*(\S+)", content, re.MULTILINE)
+    if commit and commit[1].isdigit():
+        raise Problem(f"{ANSWERS}: _commit is read as a number; put it in quotes: _commit: '{commit[1].decode()}'")
+    if not found or not commit:
         raise Problem(
             f"{ANSWERS} does not say which release of which template this project is of: its lines _src_path and _commit are "
             f"missing. Bring the file back from git: git log -- {ANSWERS}"
@@ -78,7 +88,13 @@ def check() -> str:
         more = [f"   … and {len(dirty) - 20} more"] if len(dirty) > 20 else []
         listed = "\n".join([*dirty[:20], *more])
         raise Problem(f"Commit or stash these first, so that the update can be undone without touching them:\n{listed}")
-    return found[1].decode(errors="replace").strip("'\"")
+    source = found[1].decode(errors="replace").strip("'\"")
+    if source.startswith(".") and not (ROOT / source).exists():
+        raise Problem(
+            f"{ANSWERS}: _src_path is {source}, a path from the folder that the project was copied in; from here there is nothing. "
+            "Write the template's absolute path or its address, and commit."
+        )
+    return source
 
 
 def report_file() -> Path:
@@ -87,7 +103,10 @@ def report_file() -> Path:
 
 
 def copier_update(arguments: list[str]) -> tuple[int, str]:
-    """Run `copier update`; return its exit code and what it wrote to standard error, which is shown as it comes."""
+    """Run `copier update`; return its exit code and what it wrote to standard error, which is shown as it comes.
+
+    All but a traceback, which `meaning` shows where it knows nothing better.
+    """
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
         raise Problem("There is no uv on this machine: `make update` brings one along.")
@@ -100,27 +119,33 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
         env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
         stderr=subprocess.PIPE,
     )
-    said: list[bytes] = []
+    said = bytearray()
 
     def pass_on(stream: "IO[bytes] | None") -> None:
+        shown = 0
         while stream and (chunk := os.read(stream.fileno(), 4096)):
-            said.append(chunk)
-            sys.stderr.buffer.write(chunk)
+            said.extend(chunk)
+            traceback = said.find(TRACEBACK)
+            end = len(said) if traceback < 0 else traceback
+            sys.stderr.buffer.write(said[shown:end])
             sys.stderr.flush()
+            shown = max(shown, end)
 
     reader = threading.Thread(target=pass_on, args=(process.stderr,))
     reader.start()
     code = process.wait()
     reader.join()
-    return code, b"".join(said).decode(errors="replace")
+    return code, said.decode(errors="replace")
 
 
 def meaning(said: str, source: str) -> str:
-    """Return why Copier failed, in plain words."""
+    """Return why Copier failed, in plain words; its own traceback where there are none."""
     for pattern, words in _MEANINGS.items():
-        if re.search(pattern, said, re.IGNORECASE):
-            return words.format(source=source)
-    return "Copier failed; why stands above."
+        found = re.search(pattern, said, re.IGNORECASE)
+        if found:
+            return words.format(source=source, **found.groupdict())
+    _, marker, traceback = said.partition(TRACEBACK.decode())
+    return f"Copier failed.\n{marker}{traceback}" if marker else "Copier failed; why stands above."
 
 
 def conflicts() -> list[str]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from tests.update.world import Person, World, next_tag
+from forge_template import git, project_environment
+from tests.update.world import UPDATE_LIMIT, Person, World, next_tag
 
 
 @pytest.fixture
@@ -19,6 +26,81 @@ def test_a_misspelt_question_is_refused_with_the_one_that_is_meant(project_repo:
     assert "--data names no question of the template: use_flowers (did you mean use_flower?)" in updated.report
     assert "Nothing was changed" in updated.report
     assert project_repo.status() == ""
+
+
+def test_a_switch_takes_no_other_word(project_repo: Person) -> None:
+    """Copier takes every word that it does not know for true."""
+    updated = project_repo.update("--data", "use_flower=maybe")
+    assert updated.code, updated.report
+    assert "--data use_flower=maybe: answer true or false." in updated.report
+    assert project_repo.status() == ""
+
+
+@pytest.fixture
+def update_options(project_repo: Person) -> Callable[..., str]:
+    """`update_options(…)` runs the project's own `make update` with options, which fails, and returns what it prints."""
+
+    def run(*options: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "devtools.update", "--skip-tests", *options],
+            cwd=project_repo.folder,
+            env=project_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=UPDATE_LIMIT,
+            check=False,
+        )
+        assert done.returncode == 1, done.stdout
+        assert "Traceback" not in done.stdout
+        assert "update: nothing was changed." in done.stdout
+        assert project_repo.status() == ""
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data=database=oracle", "--data database: 'oracle' is not in ['postgresql', 'mysql', 'sqlite']"),
+        ("--data=project_slug=A B", "--data project_slug: Use lower-case letters"),
+        ("--vcs-ref=nonsense", "has no nonsense"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(update_options: Callable[..., str], option: str, words: str) -> None:
+    assert words in update_options(option)
+
+
+@pytest.mark.parametrize(
+    ("line", "written", "words"),
+    [
+        ("_commit:", "_commit: v9.9.9", "has no v9.9.9"),
+        ("_commit:", "_commit: 1234567", "put it in quotes: _commit: '1234567'"),
+        ("_src_path:", "_src_path: ../nowhere", "a path from the folder that the project was copied in"),
+    ],
+)
+def test_what_the_answers_file_cannot_name_is_a_sentence(
+    project_repo: Person, update_options: Callable[..., str], line: str, written: str, words: str
+) -> None:
+    answers = project_repo.read(".copier-answers.yml")
+    project_repo.write(".copier-answers.yml", re.sub(f"^{line}.*", written, answers, flags=re.MULTILINE))
+    project_repo.commit()
+    assert words in update_options()
+
+
+def test_a_project_of_a_pre_release_hears_what_it_can_do(project_repo: Person, update_options: Callable[..., str]) -> None:
+    answers = project_repo.read(".copier-answers.yml")
+    source = re.search(r"^_src_path: (.*)$", answers, re.MULTILINE)
+    assert source
+    git(Path(source[1]), "tag", "--force", "v99.0.0rc1", next_tag())
+    project_repo.write(".copier-answers.yml", re.sub("^_commit:.*", "_commit: v99.0.0rc1", answers, flags=re.MULTILINE))
+    project_repo.commit()
+    try:
+        assert "This project is of 99.0.0rc1, which comes after the newest release" in update_options()
+    finally:
+        git(Path(source[1]), "tag", "--delete", "v99.0.0rc1")
 
 
 def test_an_answer_edited_by_hand_is_named_with_the_option_that_brings_it(project_repo: Person) -> None:
