@@ -7,10 +7,10 @@ no network, no git; the exceptions are `secret` and `owner_only`, used by `secre
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import pass_context
@@ -92,7 +92,7 @@ def owner_only(context: Context) -> str:
         if filename:
             # A template that belongs to somebody else: `make dev` and `make secrets` protect the file.
             with contextlib.suppress(PermissionError):
-                os.chmod(filename, 0o600)  # noqa: PTH101
+                Path(filename).chmod(0o600)
     return ""
 
 

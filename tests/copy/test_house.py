@@ -104,6 +104,7 @@ def test_git_ignores_secrets_and_only_those(render: Renderer) -> None:
     secret = {path for path in files(project) if path.startswith("secret/.env.")}
     assert secret >= {"secret/.env.development", "secret/.env.production", "secret/.env.redis"}
     assert {path for path in files(project) if ignore.match_file(path)} == secret
+    assert {(project / path).stat().st_mode & 0o777 for path in secret} == {0o600}
     for created in (
         ".venv/x",
         ".dev/x",

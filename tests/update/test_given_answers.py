@@ -90,11 +90,15 @@ def test_what_the_answers_file_cannot_name_is_a_sentence(
     assert words in update_options()
 
 
-def test_a_project_of_a_pre_release_hears_what_it_can_do(project_repo: Person, update_options: Callable[..., str]) -> None:
+def test_a_project_of_a_pre_release_hears_what_it_can_do(
+    project_repo: Person, update_options: Callable[..., str]
+) -> None:
     answers = project_repo.read(".copier-answers.yml")
     source = re.search(r"^_src_path: (.*)$", answers, re.MULTILINE)
     assert source
-    git(Path(source[1]), "tag", "--force", "v99.0.0rc1", next_tag())
+    tag = next_tag()
+    commit = git(Path(source[1]), "commit-tree", f"{tag}^{{tree}}", "-p", tag, "-m", "A candidate").strip()
+    git(Path(source[1]), "tag", "v99.0.0rc1", commit)
     project_repo.write(".copier-answers.yml", re.sub("^_commit:.*", "_commit: v99.0.0rc1", answers, flags=re.MULTILINE))
     project_repo.commit()
     try:
