@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import io
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -60,8 +61,18 @@ def settings_findings(settings: "Settings") -> Iterator[Finding]:
         yield _problem("logs", "LOG_LEVEL is DEBUG, which logs personal data: set INFO.")
     else:
         yield Finding("ok", "logs", f"LOG_LEVEL is {settings.app.log_level}")
+    yield _proxy_finding(settings.app.forwarded_allow_ips)
+    yield Finding("ok", "docs", "open to everybody" if settings.app.docs_enabled else "closed")
     yield from _email_findings(getattr(settings, "email", None))
     yield from _storage_findings(getattr(settings, "storage", None))
+
+
+def _proxy_finding(trusted: Sequence[str]) -> Finding:
+    contained = (ROOT / "docker-compose.yml").exists() or "KUBERNETES_SERVICE_HOST" in os.environ
+    if contained and all(ipaddress.ip_network(one).is_loopback for one in trusted):
+        text = "FORWARDED_ALLOW_IPS trusts this machine alone, but containers see a proxy at another address: name its network."
+        return _problem("proxy", f"{text} Until then all clients share one rate limit.")
+    return Finding("ok", "proxy", f"believed where it has one of these addresses: {', '.join(trusted)}")
 
 
 def _email_findings(email: Any) -> Iterator[Finding]:

@@ -95,6 +95,21 @@ def test_nonsense_is_a_line_and_no_traceback() -> None:
 
 
 @pytest.mark.parametrize(
+    ("trusted", "compose", "state"),
+    [
+        (["127.0.0.1"], True, "problem"),
+        (["127.0.0.1", "::1"], True, "problem"),
+        (["127.0.0.1", "172.16.0.0/12"], True, "ok"),
+        (["127.0.0.1"], False, "ok"),
+    ],
+)
+def test_containers_want_a_proxy_that_is_believed(trusted: list[str], compose: bool, state: str, project: Path) -> None:
+    if compose:
+        (project / "docker-compose.yml").touch()
+    assert audit._proxy_finding(trusted).state == state
+
+
+@pytest.mark.parametrize(
     ("host", "sender", "state"),
     [
         ("localhost", "we@firm.test", "problem"),

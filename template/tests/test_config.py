@@ -49,6 +49,8 @@ def test_each_environment_has_its_file(secret: Path, monkeypatch: pytest.MonkeyP
         ("APP_MAX_BODY_BYTES", "0"),
         ("LOG_FORMAT", "xml"),
         ("APP_NAME", ""),
+        ("FORWARDED_ALLOW_IPS", "*"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
     ],
 )
 def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from app.core.config import Settings, base
-from devtools import conflicts, dev, secrets, servers, update
+from devtools import check, conflicts, dev, secrets, servers, update
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,6 +134,15 @@ def test_rejected_changes_are_found(tmp_path: Path) -> None:
     subprocess.run(["git", "add", "added.rej", "gone.rej"], cwd=tmp_path, check=True)
     (tmp_path / "gone.rej").unlink()
     assert conflicts.rejected(tmp_path) == ["added.rej", "x/other.rej"]
+
+
+def test_the_hooks_see_files_that_git_does_not_track_yet(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("tracked.py", "new é.py", "ignored.py", "gone.py", ".gitignore"):
+        (tmp_path / name).write_text("ignored.py\n")
+    subprocess.run(["git", "add", "tracked.py", "gone.py"], cwd=tmp_path, check=True)
+    (tmp_path / "gone.py").unlink()
+    assert check.files(tmp_path) == [".gitignore", "new é.py", "tracked.py"]
 
 
 @pytest.fixture

@@ -1,16 +1,28 @@
 """The application's own settings."""
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from app.core.config import defaults
-from app.core.config.base import BaseConcern
+from app.core.config.base import BaseConcern, CommaSeparated
 
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
+
+
+def _require_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError("must be addresses or networks, such as 127.0.0.1, 10.0.0.0/8") from error
+    return text
+
+
+Proxies = Annotated[CommaSeparated, AfterValidator(lambda value: [_require_network(one) for one in value])]
 
 
 class ApplicationSettings(BaseConcern):
@@ -40,6 +52,18 @@ class ApplicationSettings(BaseConcern):
         ge=1024,
         le=1_073_741_824,
         description="Largest request body in bytes; a larger one is answered 413.",
+    )
+    docs_enabled: bool = Field(
+        True,
+        validation_alias="APP_DOCS_ENABLED",
+        description="Serve `/docs`, `/redoc` and `/openapi.json`, which show every route to everybody.",
+    )
+    forwarded_allow_ips: Proxies = Field(
+        ["127.0.0.1"],
+        validation_alias="FORWARDED_ALLOW_IPS",
+        max_length=100,
+        description="Addresses and networks of the proxies before the API, whose word on the client's address counts: rate limits "
+        "are per client.",
     )
     log_level: LogLevel = Field(
         "INFO", validation_alias="LOG_LEVEL", description="DEBUG, INFO, WARNING, ERROR or CRITICAL."
