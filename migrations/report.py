@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import changed_answers
 import gitcmd
 from merge import Outcome
 from problem import UNDO
@@ -51,7 +52,8 @@ def text(
         ("New, and switched off here", [one for release in releases for one in release.offers]),
         ("To do by hand", [one for release in releases for one in release.steps]),
     ):
-        result += _part(title, sentences(told, now))
+        by_hand = changed_answers.steps(*answers) if title == "To do by hand" else []
+        result += _part(title, [*by_hand, *sentences(told, now)])
     if len(result) == 2:
         return f"\nForge: up to date with {new}\n"
     result += ["", f"Look at it with `git diff HEAD`, test it, commit it. To undo all of it: {UNDO}", ""]

@@ -105,10 +105,11 @@ def choose_redis() -> set[str]:
     for holder, field in fields:
         url, variable = getattr(holder, field).get_secret_value(), type(holder).variable(field)
         problem = None if EMBEDDED else redis_problem(url)
-        if problem and url != type(holder).model_fields[field].default.get_secret_value():
+        default = type(holder).model_fields[field].default.get_secret_value()
+        if problem and url != default:
             stop(
                 f"{variable} names a Redis that does not answer: {problem}",
-                f"Start it, or set {variable} to the default for an embedded Valkey.",
+                f"Start it, or set {variable}={default} for an embedded Valkey.",
             )
         if problem or EMBEDDED:
             embedded.add(variable)
@@ -129,10 +130,11 @@ def choose_database() -> bool:
     if url.get_backend_name() == "postgresql" and default:
         return True
     if not default:
+        embedded = async_url(defaults.DATABASE_URL).get_backend_name() == "postgresql"
+        instead = f", or set DATABASE_URL={defaults.DATABASE_URL} for an embedded PostgreSQL" if embedded else ""
         stop(
             f"DATABASE_URL names a database that does not answer: {url}: {problem}",
-            "Start it and make the database, or set DATABASE_URL to the default"
-            f"{'' if url.get_backend_name() == 'mysql' else ' for an embedded PostgreSQL'}.",
+            f"Start it and make the database{instead}.",
         )
     stop(
         f"{url} does not answer: {problem}",

@@ -107,6 +107,22 @@ def test_a_project_of_a_pre_release_hears_what_it_can_do(
         git(Path(source[1]), "tag", "--delete", "v99.0.0rc1")
 
 
+def test_the_report_says_what_a_changed_answer_leaves_to_its_owner(world: World) -> None:
+    project_repo = world.project(next_tag(), {"profile": "standard", "auth": "complete"})
+    options = ("database=sqlite", "project_slug=other", "auth=basic", "scheduler=redbeat", "task_examples=[]")
+    updated = project_repo.update(*(part for option in options for part in ("--data", option)))
+    assert updated.code == 0, updated.report
+    told = updated.report.partition("To do by hand:\n")[2]
+    for words in (
+        "Your rows are in postgresql, and DATABASE_URL in secret/.env.* still names it.",
+        "Compose's project is named other now, with new, empty volumes.",
+        "Accounts whose address was never verified can log in now",
+        "redbeat does not know what beat last ran",
+        "Tasks of email, cleanup that still wait end as unknown tasks",
+    ):
+        assert words in told
+
+
 def test_an_answer_edited_by_hand_is_named_with_the_option_that_brings_it(project_repo: Person) -> None:
     project_repo.replace(".copier-answers.yml", "use_flower: false", "use_flower: true")
     project_repo.commit()
