@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,12 @@ def test_every_question_explains_itself(questions: dict[str, dict[str, Any]], as
         question = questions[name]
         assert "default" in question, name
         if question.get("ask") is not False:
-            assert str(question.get("help", "")).strip(), name
+            text = str(question.get("help", "")).strip()
+            assert "?" in text, name
+            # A terminal of 80 columns shows them without scrolling.
+            assert len(textwrap.wrap(text, 76)) <= 2, name
+            choices = question.get("choices", [])
+            assert all(len(str(choice)) <= 70 for choice in choices), name
         if question["type"] == "str" and "choices" not in question and question.get("ask") is not False:
             assert "validator" in question, name
 
