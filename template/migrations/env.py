@@ -7,7 +7,7 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import AddColumnOp, CreateForeignKeyOp, CreateTableOp, MigrationScript, OpContainer
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -17,7 +17,7 @@ from app.models import Base, UtcDateTime, load_models
 
 load_models()
 
-TEMPLATE_TABLES = {"account_codes", "sessions", "users"}
+TEMPLATE_TABLES = {"account_codes", "account_registrations", "sessions", "users"}
 """All tables of the template's revisions, whether this project has the feature or not."""
 
 
@@ -76,7 +76,11 @@ def configure(**where: Any) -> None:
 
 def upgrade(connection: Connection) -> None:
     """Run the migrations on a connection."""
-    configure(connection=connection)
+    tables = frozenset(inspect(connection).get_table_names())
+    # Reading began a transaction; Alembic begins its own.
+    connection.rollback()
+    # A revision reads `tables_before` in `op.get_context().opts`, where it matters whether a table is new in this run.
+    configure(connection=connection, tables_before=tables)
 
 
 async def online() -> None:

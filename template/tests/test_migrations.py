@@ -120,6 +120,20 @@ class Project:
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
+    def sql(self, *statements: str) -> list[tuple[object, ...]]:
+        """Run statements on the copy's database and return the rows of the last."""
+
+        async def run() -> list[tuple[object, ...]]:
+            engine = create_async_engine(self.url, poolclass=NullPool)
+            async with engine.begin() as connection:
+                for statement in statements:
+                    result = await connection.execute(text(statement))
+                rows = [tuple(row) for row in result] if result.returns_rows else []
+            await engine.dispose()
+            return rows
+
+        return asyncio.run(run())
+
     def add_model(self, *, note: bool = False) -> None:
         """Add a table, and with `note` a column to it."""
         column = 'user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))' if self.accounts else ""
@@ -196,6 +210,40 @@ def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Projec
         assert "note" in columns["orders"]
         project.run("alembic", "downgrade", "forge_accounts@-1")
         assert "nickname" not in project.columns()["users"]
+
+
+ACCOUNTS = """INSERT INTO users (id, email, password_hash, is_active, created_at, last_activity) VALUES
+    (1, 'used@example.com', 'x', true, '2026-01-01 00:00:00', '2026-01-02 00:00:00'),
+    (2, 'unused@example.com', 'x', true, '2026-01-01 00:00:00', NULL)"""
+LOGIN = """INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at) VALUES
+    (1, 1, 'x', '2026-01-02 00:00:00', '2099-01-01 00:00:00')"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("before", "verified"),
+    [
+        (["forge_accounts_0001"], {1, 2}),
+        (["forge_accounts_0002"], {1, 2}),
+        # The second may have registered since and never used the code.
+        (["forge_accounts_0002", "forge_codes_0001"], {1}),
+    ],
+    ids=["of the first release", "of basic accounts", "of complete accounts"],
+)
+def test_accounts_from_before_addresses_were_verified_count_as_verified(
+    project: Project, before: list[str], verified: set[int]
+) -> None:
+    if not (ROOT / "app" / "models" / "account_code.py").exists():
+        pytest.skip("accounts are not complete")
+    for revision in before:
+        project.run("alembic", "upgrade", revision)
+    project.sql(ACCOUNTS, LOGIN)
+    project.run("alembic", "upgrade", "heads")
+    assert {row[0] for row in project.sql("SELECT id FROM users WHERE is_verified")} == verified
+    project.run("alembic", "downgrade", "forge_codes@-1")
+    project.run("alembic", "upgrade", "heads")
+    assert {row[0] for row in project.sql("SELECT id FROM users WHERE is_verified")} == verified
+    assert project.sql("SELECT user_id FROM sessions") == [(1,)]
 
 
 @pytest.mark.processes

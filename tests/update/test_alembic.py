@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,56 @@ def test_accounts_switched_off_and_on_again(world: World, tmp_path: Path) -> Non
     database.sync()
     database.alembic("upgrade", "heads")
     database.alembic("check")
+
+
+REGISTER = """
+import asyncio, sys
+from pydantic import SecretStr
+from app.core.database import session_scope
+from app.services.accounts import create_user
+
+async def register() -> None:
+    async with session_scope() as db:
+        await create_user(db, sys.argv[1], SecretStr("correct horse battery"))
+
+asyncio.run(register())
+"""
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("tag", ["v0.1.0", "v0.4.1"])
+def test_accounts_that_were_basic_can_log_in_when_they_are_complete(world: World, tmp_path: Path, tag: str) -> None:
+    person = world.project(tag, {"database": "sqlite", "auth": "basic"})
+    database = Database(person, tmp_path)
+
+    def register(email: str) -> None:
+        run(
+            ["uv", "run", "--no-sync", "python", "-c", REGISTER, email],
+            person.folder,
+            database.environment,
+            timeout=120,
+        )
+
+    def switch(auth: str) -> None:
+        updated = person.update("--data", f"auth={auth}", "--vcs-ref", next_tag())
+        assert updated.code == 0, updated.report
+        assert person.stages() == {}
+        person.commit(f"auth={auth}")
+        database.sync()
+        database.alembic("upgrade", "heads")
+        database.alembic("check")
+
+    def unverified() -> list[str]:
+        with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+            return [row[0] for row in connection.execute("SELECT email FROM users WHERE NOT is_verified")]
+
+    database.sync()
+    database.alembic("upgrade", "heads")
+    register("first@example.com")
+    switch("complete")
+    assert unverified() == []
+    switch("basic")
+    register("second@example.com")
+    switch("none")
+    switch("complete")
+    assert unverified() == []
