@@ -102,7 +102,13 @@ def test_texts(render: Renderer, question: str, text: str) -> None:
     assert written == text
 
 
-@pytest.mark.parametrize("address", ["", "nobody", "a b@example.com", "a@b", 'a"@example.com', "a@example.com\n"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "nobody", "a b@example.com", "a@b", 'a"@example.com', "a@example.com\n"),
+        *("a..b@example.com", ".a@example.com", "a@-b.com", "ä@example.com", f"{'a' * 65}@example.com"),
+    ],
+)
 def test_bad_mail_address_is_refused(render: Renderer, address: str) -> None:
     with pytest.raises(ValueError, match="author_email"):
         render({"author_email": address})
