@@ -1,10 +1,12 @@
 """Talking to Redis from `async def` code without ever stopping the event loop."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
+import structlog
 from celery import current_app
 from celery.canvas import Signature
 from celery.result import AsyncResult
@@ -13,7 +15,7 @@ from redis.exceptions import RedisError
 
 from app.core.config import settings
 from app.core.threads import BoundedThreads, ThreadsBusy
-from app.worker import revocation
+from app.worker import owners, revocation
 from app.worker.records import TaskStatus, read_status, record_steps
 
 P = ParamSpec("P")
@@ -23,6 +25,7 @@ R = TypeVar("R")
 # for a thread, and start none.
 _THREADS = BoundedThreads("queue", 16, max_waiting=10_000, max_wait=settings.celery.publish_timeout)
 _POLL = 0.1
+_logger = structlog.get_logger(__name__)
 
 
 class QueueUnavailable(Exception):
@@ -42,14 +45,19 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
         raise QueueUnavailable("The task queue does not answer; try again later.") from error
 
 
-async def enqueue(signature: Signature[Any]) -> AsyncResult[Any]:
+async def enqueue(signature: Signature[Any], owner: str | None = None) -> AsyncResult[Any]:
     """Queue a task, or a chain, group or chord: `await enqueue(send_email_task.s(...).set(queue="high"))`.
+
+    Args:
+        signature: what to queue.
+        owner: whose job it is, which bounds how many they have; a group counts as none. In a task None is the task's own.
 
     Raises:
         app.worker.serializer.InvalidArguments: a message cannot hold the arguments.
+        app.worker.owners.TooManyJobs: the owner has `CELERY_MAX_JOBS_PER_OWNER` jobs that have not ended.
         QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds.
     """
-    return await in_thread(_publish, signature)
+    return await in_thread(_publish, signature, owner)
 
 
 async def status_of(task_id: str) -> TaskStatus | None:
@@ -96,10 +104,31 @@ async def check_queue() -> None:
     await in_thread(_ping)
 
 
-def _publish(signature: Signature[Any]) -> AsyncResult[Any]:
-    result: AsyncResult[Any] = signature.apply_async()
+def _publish(signature: Signature[Any], owner: str | None) -> AsyncResult[Any]:
+    if owner is None:
+        return _queue(signature, None)
+    task_id = owners.admit(owner, signature)
+    with owners.owned_by(owner):
+        try:
+            result = _queue(signature, task_id)
+        except BaseException:
+            if task_id:
+                with contextlib.suppress(RedisError):
+                    owners.forget(owner, task_id)
+            raise
+    if task_id:
+        try:
+            owners.keep(owner, task_id)
+        except RedisError as error:
+            # It is queued: an error now would have it queued twice.
+            _logger.warning("job_not_counted", task_id=task_id, error=repr(error))
+    return result
+
+
+def _queue(signature: Signature[Any], task_id: str | None) -> AsyncResult[Any]:
+    result: AsyncResult[Any] = signature.apply_async(**({"task_id": task_id} if task_id else {}))
     if result.parent is not None:
-        record_steps(result)
+        record_steps(result, owners.current_owner(None))
     return result
 
 

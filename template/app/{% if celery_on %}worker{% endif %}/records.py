@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -12,6 +12,7 @@ from celery.result import ResultSet
 from celery.signals import before_task_publish
 from redis.exceptions import RedisError
 
+from app.worker.owners import HEADER, owner_key
 from app.worker.state_writes import RetriedWrites
 from app.worker.workflow_failures import EndedWorkflows
 
@@ -63,6 +64,8 @@ class TaskStatus:
     status: str
     result: Any = None
     error: dict[str, str] | None = None
+    owner: str | None = None
+    """Whose it is: see `app.worker.owners`. None is nobody's: beat's, a script's."""
 
     @property
     def ready(self) -> bool:
@@ -82,9 +85,15 @@ def read_status(task_id: str) -> TaskStatus | None:
         redis.exceptions.RedisError: Redis does not answer.
     """
     backend: Any = current_app.backend
-    stored = backend.client.get(backend.get_key_for_task(task_id))
+    stored, owner = backend.client.mget(backend.get_key_for_task(task_id), owner_key(task_id))
     if stored is None:
         return None
+    status = _read(task_id, stored)
+    return replace(status, owner=owner.decode()) if status and owner else status
+
+
+def _read(task_id: str, stored: bytes) -> TaskStatus | None:
+    backend: Any = current_app.backend
     try:
         return _status(task_id, backend.decode_result(stored))
     except Exception as unreadable:  # noqa: BLE001 - what another program stored may raise anything
@@ -127,14 +136,14 @@ def excuse_redelivery(task_ids: Iterable[str]) -> None:
     _add_redeliveries(task_ids, -1)
 
 
-def record_steps(result: Any) -> None:
+def record_steps(result: Any, owner: str | None = None) -> None:
     """Record the steps of a chain or chord that a worker publishes later, given the result of the last one."""
-    _record(_ids(result))
+    _record(_ids(result), owner)
 
 
-def record_pending(task_ids: Iterable[str]) -> None:
+def record_pending(task_ids: Iterable[str], owner: str | None = None) -> None:
     """Record tasks that are queued later, under ids that are known now."""
-    _record(set(task_ids))
+    _record(set(task_ids), owner)
 
 
 def _add_redeliveries(task_ids: Iterable[str], number: int) -> list[int]:
@@ -167,10 +176,10 @@ def _ids(result: Any) -> set[str]:
 
 
 def _record_published(headers: dict[str, Any], **_: object) -> None:
-    _record({headers["id"]}, untracked=bool(headers.get("ignore_result")))
+    _record({headers["id"]}, headers.get(HEADER), untracked=bool(headers.get("ignore_result")))
 
 
-def _record(task_ids: set[str], *, untracked: bool = False) -> None:
+def _record(task_ids: set[str], owner: str | None, *, untracked: bool = False) -> None:
     backend: Any = current_app.backend
     status = UNTRACKED if untracked else states.PENDING
     meta: dict[str, Any] = {"status": status, "result": None, "traceback": None, "children": []}
@@ -180,6 +189,9 @@ def _record(task_ids: set[str], *, untracked: bool = False) -> None:
                 value = backend.encode({**meta, "task_id": task_id})
                 # A retry is published under the same id and must not wipe out its state.
                 new_only = not untracked
+                # First: a record without its owner would be nobody's.
+                if owner:
+                    pipe.set(owner_key(task_id), owner, ex=current_app.conf.result_expires)
                 pipe.set(backend.get_key_for_task(task_id), value, nx=new_only, ex=current_app.conf.result_expires)
             pipe.execute()
     except RedisError as error:

@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
+from app.worker.owners import jobs_key, owner_key, owner_of
 from app.worker.time_limits import enforceable
 
 REFUSALS = (RedisError, OperationalError, OSError)
@@ -45,6 +46,14 @@ if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
     return state
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+-- The record of a task that waited for long has expired, and its owner with it: the message knows.
+local owner = ARGV[3] ~= '' and ARGV[3] or redis.call('GET', KEYS[2])
+if owner then
+    redis.call('SET', KEYS[2], owner, 'EX', ARGV[2])
+    if ARGV[5] ~= '' then
+        redis.call('ZREM', ARGV[4] .. owner, ARGV[5])
+    end
+end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return false
 """
@@ -62,7 +71,9 @@ class RetriedWrites:
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
         value = backend.encode({**meta, "task_id": task_id})
         expires = backend.failure_expires if state == states.FAILURE else backend.expires
-        backend.client.register_script(_STORE)(keys=[backend.get_key_for_task(task_id)], args=[value, expires])
+        owner, ended = owner_of(request) or "", task_id if state in states.READY_STATES else ""
+        keys = [backend.get_key_for_task(task_id), owner_key(task_id)]
+        backend.client.register_script(_STORE)(keys=keys, args=[value, expires, owner, jobs_key(""), ended])
         return result
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:

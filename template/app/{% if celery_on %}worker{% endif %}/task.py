@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError
 from redis.exceptions import RedisError
 
 from app.core.config import settings
-from app.worker import event_loop, records, revocation
+from app.worker import event_loop, owners, records, revocation
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.state_writes import requeuing
 from app.worker.time_limits import limits
@@ -118,6 +118,11 @@ class AppTask(Task[Any, Any]):
             default: Any = self
             given = limits(hard, soft, default.time_limit, default.soft_time_limit)
             options.update(zip(_LIMITS, given, strict=True))
+        owner = owners.current_owner(_request.get() or (current_task.request if current_task else None))
+        if owner:
+            options["headers"] = {owners.HEADER: owner, **(options.get("headers") or {})}
+            if options.get("priority") is None and self.priority is None:
+                options["priority"] = owners.PRIORITY
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
             return super().apply_async(args, kwargs, *more, **options)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from celery import chord
+from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.transport.redis import Channel
 from sqlalchemy import text
@@ -18,6 +18,7 @@ from sqlalchemy import text
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db
 from app.core.redis import cache
+from app.worker.publish import enqueue
 
 
 def _go_deaf(flag: Path) -> None:
@@ -144,6 +145,24 @@ def start_chord(numbers: list[int], seconds: float) -> str:
     """Queue a chord of marks from the worker, and return the id of its last task."""
     members = [mark.s(number, seconds) for number in numbers]
     return str(chord(members, collect.s()).apply_async().id)
+
+
+@celery_app.task(name="probe.own_id", bind=True)
+def own_id(self: Any, *_: object) -> str:
+    """Return its id."""
+    return str(self.request.id)
+
+
+@celery_app.task(name="probe.fan_out", bind=True)
+def fan_out(self: Any) -> None:
+    """Become a group of two; their ids are the result."""
+    raise self.replace(group(own_id.s(), chain(own_id.s(), own_id.s())))
+
+
+@celery_app.task(name="probe.async_queues")
+async def async_queues() -> str:
+    """Queue a task and return its id."""
+    return str((await enqueue(own_id.s())).id)
 
 
 @celery_app.task(name="probe.hard_limit", time_limit=1)

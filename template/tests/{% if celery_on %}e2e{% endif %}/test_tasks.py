@@ -1,13 +1,19 @@
 """Tasks through the API, on a real worker."""
 
+import asyncio
+import secrets
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
 
+from app.core.celery import celery_app
 from app.tasks.example_tasks import database_time
+from app.worker.owners import jobs_key
+from app.worker.publish import enqueue
+from app.worker.records import TaskStatus, read_status
 from tests.e2e.conftest import Stack
-from tests.e2e.processes import start_worker
+from tests.e2e.processes import start_worker, wait_until
 
 
 def test_process_returns_the_result(stack: Stack) -> None:
@@ -115,3 +121,26 @@ def test_the_high_queue_overtakes_what_waits_in_another(stack: Stack, probe_task
 def test_ignored_results_are_told_apart(stack: Stack, probe_task: Any) -> None:
     task_id = probe_task("mark").apply_async((1004,), ignore_result=True).id
     assert stack.http.get(f"/task/{task_id}").json()["status"] == "UNTRACKED"
+
+
+def _ended(task_id: str) -> TaskStatus:
+    def ready() -> TaskStatus | None:
+        status = read_status(task_id)
+        return status if status and status.ready else None
+
+    status = wait_until(ready, 30, f"task {task_id} to end")
+    assert status is not None
+    assert status.status == "SUCCESS", status
+    return status
+
+
+def test_what_a_job_queues_has_its_owner_and_its_end_is_counted(stack: Stack, probe_task: Any) -> None:
+    owner = f"user-{secrets.token_hex(8)}"
+    ended = _ended(asyncio.run(enqueue(probe_task("fan_out").s(), owner)).id)
+    later = _ended(asyncio.run(enqueue(probe_task("async_queues").s(), owner)).id)
+    made = [ended, later, *(_ended(task_id) for task_id in (*ended.result, later.result))]
+    assert [status.owner for status in made] == [owner] * 5
+    failed = asyncio.run(enqueue(chain(probe_task("mark").s(1008), probe_task("fail").si()), owner)).id
+    wait_until(lambda: (status := read_status(failed)) and status.ready, 30, "the chain to fail")
+    backend: Any = celery_app.backend
+    assert backend.client.zcard(jobs_key(owner)) == 0
