@@ -14,7 +14,7 @@ async def refuse_larger_body(request: Request) -> None:
 
     Without this dependency of the application, a route that does not read its body would do its work first.
     """
-    if _content_length(request.scope) > request.scope.get(MAX_BODY_SIZE_SCOPE_KEY, sys.maxsize):
+    if content_length(request.scope) > request.scope.get(MAX_BODY_SIZE_SCOPE_KEY, sys.maxsize):
         raise HTTPException(413)
 
 
@@ -46,7 +46,7 @@ class ContentTooLarge:
 
         async def replacing_send(message: Message) -> None:
             nonlocal refused, started
-            refused = refused or _content_length(scope) > scope.get(MAX_BODY_SIZE_SCOPE_KEY, sys.maxsize)
+            refused = refused or content_length(scope) > scope.get(MAX_BODY_SIZE_SCOPE_KEY, sys.maxsize)
             # Otherwise 413 is sent below, in place of this.
             if started or not refused:
                 started = True
@@ -65,6 +65,7 @@ class ContentTooLarge:
             await RequestBodyLimitMiddleware(answer, max_body_size=sys.maxsize)(scope, receive, send)
 
 
-def _content_length(scope: Scope) -> int:
+def content_length(scope: Scope) -> int:
+    """Return the Content-Length that a request announces, 0 where it has none."""
     value = dict(scope["headers"]).get(b"content-length", b"")
     return int(value) if value.isdigit() else 0
