@@ -51,6 +51,9 @@ class AppTask(Task[Any, Any]):
     log_level = logging.INFO
     """The level of its lines in the log: DEBUG for what runs every few seconds."""
 
+    tells_last_success = False
+    """Whether metrics, where there are any, tell when it last succeeded: an alert can miss it then."""
+
     peak_memory = 150 * 1024 * 1024
     """Bytes that its process takes at most (`VmHWM`): tests/test_worker_memory.py compares them with the workers' limits."""
 
