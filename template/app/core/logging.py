@@ -1,15 +1,22 @@
 """One logging configuration for the API, the worker and beat."""
 
+import io
 import logging
 import logging.config
+import re
 import sys
+from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from app.core.config import settings
 
 # uvicorn brings handlers of its own; Celery reports what app/worker/logs.py says in one line with its times.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
+# What moves a terminal's cursor, starts a line or turns the direction of the text: clients put it into paths and headers.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_IN_TRACEBACK = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _QUIETER = ("celery.app.trace", "celery.worker.strategy", "kombu", "asyncio")
 
 
@@ -27,7 +34,8 @@ def configure_logging() -> None:
     if settings.app.log_format == "json":
         renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_escaped_traceback)
+        renderers = [_escape_controls, console]
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -53,3 +61,22 @@ def configure_logging() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _escape_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keep what a client sent from writing lines of its own; JSON does that by itself."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            # A stack's lines are the code's.
+            event[key] = (_CONTROL_IN_TRACEBACK if key == "stack" else _CONTROL).sub(_escaped, value)
+    return event
+
+
+def _escaped_traceback(output: TextIO, exc_info: ExcInfo) -> None:
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, exc_info)
+    output.write(_CONTROL_IN_TRACEBACK.sub(_escaped, written.getvalue()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
