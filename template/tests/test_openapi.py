@@ -1,0 +1,167 @@
+"""GET /openapi.json says what routes answer, results and refusals alike."""
+
+import importlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.core.config import settings
+from app.main import create_app
+
+ROOT = Path(__file__).resolve().parent.parent
+# A good request for routes that do something before they need what is away.
+BODIES: dict[str, Any] = {
+    "/register": {"email": "ada@example.com", "password": "correct horse battery"},
+    "/login": {"email": "ada@example.com", "password": "correct horse battery"},
+    "/refresh": {"refresh_token": "x"},
+    "/resend-verification": {"email": "ada@example.com"},
+    "/verify-email": {"email": "ada@example.com", "code": "x"},
+    "/forgot-password": {"email": "ada@example.com"},
+    "/reset-password": {"email": "ada@example.com", "password": "correct horse battery", "code": "x"},
+    "/change-password": {"current_password": "x", "new_password": "correct horse battery"},
+    "/process-csv": {"file": "x"},
+    "/thumbnails": {"file": "x"},
+    "/reports": {"month": 1, "year": 2026},
+    "/process": {},
+}
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """Return the application."""
+    return create_app()
+
+
+def _operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, operations in app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            yield method.upper(), path, operation
+
+
+def _client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test")
+
+
+def _log_in(app: FastAPI) -> None:
+    """Have every request come from a user, where there are accounts."""
+    if not (ROOT / "app" / "api" / "current_user.py").exists():
+        return
+    current_user, models = importlib.import_module("app.api.current_user"), importlib.import_module("app.models")
+    ada = models.User(id=7, email="ada@example.com", password_hash="x", is_verified=True, created_at=datetime.now(UTC))
+    login = current_user.Login(ada, models.Session(id=1))
+    for dependency in (current_user.current_login, current_user.optional_login):
+        app.dependency_overrides[dependency] = lambda: login
+
+
+def _shape(schemas: dict[str, Any], status: int, answer: httpx.Response) -> None:
+    """Fail unless a refusal has the form that is documented."""
+    model = schemas["InvalidRequest" if status == 422 else "Refusal"]
+    assert answer.json().keys() == model["properties"].keys(), answer.text
+    detail = answer.json()["detail"]
+    if status != 422:
+        assert isinstance(detail, str)
+        return
+    assert detail
+    for problem in detail:
+        assert problem.keys() == schemas["Problem"]["properties"].keys(), answer.text
+
+
+def test_a_refusal_has_one_of_two_forms(app: FastAPI) -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    assert {"HTTPValidationError", "ValidationError"}.isdisjoint(schemas)
+    for method, path, operation in _operations(app):
+        for status, answer in operation["responses"].items():
+            if status >= "400":
+                reference = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                assert reference in schemas
+                assert (reference == "InvalidRequest") == (status == "422"), (method, path, status)
+
+
+def test_what_any_route_of_its_kind_may_answer_is_documented(app: FastAPI) -> None:
+    for method, path, operation in _operations(app):
+        expected: set[str] = set()
+        if "requestBody" in operation:
+            expected |= {"400", "413", "422"}
+        if "security" in operation:
+            expected |= {"401"}
+        if "429" in operation["responses"]:
+            expected |= {"503"}
+        assert expected <= operation["responses"].keys(), (method, path)
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no JSON": {"content": b"{", "headers": {"content-type": "application/json"}},
+    "no text": {"content": b"\xff", "headers": {"content-type": "application/json"}},
+    "another form": {"json": []},
+    "too large": {"content": b"x" * 4096},
+    "a bad name": {"json": {"file": "../x", "month": 13, "year": 2026}},
+}
+
+
+@pytest.mark.parametrize("login", [False, True], ids=["no login", "login"])
+@pytest.mark.parametrize("kind", REQUESTS)
+async def test_what_is_wrong_with_a_request_is_answered_as_documented(
+    kind: str, login: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "too large":
+        monkeypatch.setattr(settings.app, "max_body_bytes", 1024)
+        if hasattr(settings, "storage"):
+            monkeypatch.setattr(settings.storage, "max_upload_bytes", 1024)
+    if hasattr(settings, "celery"):
+        monkeypatch.setattr(settings.celery, "process_wait", 0.1)
+    app = create_app()
+    if login:
+        _log_in(app)
+    schemas = app.openapi()["components"]["schemas"]
+    async with _client(app) as client:
+        for method, path, operation in _operations(app):
+            if kind == "nothing" and login:
+                continue
+            url = path.replace("{", "").replace("}", "").replace("name", "..x" if kind == "a bad name" else "name")
+            request = REQUESTS[kind] if "requestBody" in operation else {}
+            answer = await client.request(method, url, **request)
+            assert str(answer.status_code) in operation["responses"], (method, path, answer.text)
+            if answer.status_code in {400, 401, 404, 413, 422, 429}:
+                _shape(schemas, answer.status_code, answer)
+            if kind == "too large" and "requestBody" in operation and (login or "security" not in operation):
+                assert answer.status_code == 413, (method, path)
+            # A body that cannot be read is refused first, and a task of nobody is shown in development.
+            first = kind in {"no JSON", "no text", "too large"} or path.startswith("/task")
+            if "security" in operation and not login and not first:
+                assert answer.status_code == 401, (method, path)
+
+
+async def test_what_answers_503_without_redis_and_storage_is_documented(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _log_in(app)
+    documented = {(method, path) for method, path, operation in _operations(app) if "503" in operation["responses"]}
+    if (ROOT / "app" / "worker").exists():
+        redis = importlib.import_module("redis.exceptions")
+
+        async def away(*_: object, **__: object) -> None:
+            raise redis.ConnectionError("away")
+
+        monkeypatch.setattr("app.core.threads.BoundedThreads.run", away)
+        if (ROOT / "app" / "core" / "rate_limit.py").exists():
+            monkeypatch.setattr("app.core.rate_limit.Limit.count", away)
+    if (ROOT / "app" / "api" / "files.py").exists():
+        (tmp_path / "files").write_text("no folder")
+        stores = importlib.import_module("obstore.store")
+        for module in ("files", "file_space"):
+            monkeypatch.setattr(f"app.api.{module}.store", lambda: stores.LocalStore(tmp_path))
+    answered = set()
+    async with _client(app) as client:
+        for method, path, _ in _operations(app):
+            body = {"json": BODIES[path]} if path in BODIES else {}
+            answer = await client.request(method, path.replace("{", "").replace("}", ""), **body)
+            if answer.status_code == 503:
+                answered.add((method, path))
+    assert answered <= documented
+    assert documented <= answered | {("POST", "/login")}, "where accounts are basic, a login needs a thread alone"
