@@ -31,7 +31,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 is_html = headers.get("content-type", "").startswith("text/html")
-                wanted = _ALWAYS | ({} if is_html else _NOT_HTML) | (_TLS if scope["scheme"] == "https" else {})
+                wanted = _ALWAYS | ({} if is_html else _NOT_HTML) | (_TLS if scope.get("scheme") == "https" else {})
                 for name, value in wanted.items():
                     headers.setdefault(name, value)
             await send(message)
