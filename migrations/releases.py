@@ -46,6 +46,30 @@ def _with_accounts(sentence: str) -> Told:
     return lambda answers: sentence if answers.get("auth", "none") != "none" else None
 
 
+def _with_accounts_and_celery(sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("auth", "none") != "none" and answers.get("use_celery") else None
+
+
+def _with_complete(sentence: str) -> Told:
+    return lambda answers: sentence if answers.get("auth") == "complete" else None
+
+
+def _with_files(sentence: str) -> Told:
+    packs = {"data_processing", "reports", "images"}
+    return lambda answers: (
+        sentence if answers.get("use_celery") and packs & set(answers.get("task_examples", [])) else None
+    )
+
+
+def _behind_a_proxy(answers: Answers) -> str | None:
+    if not answers.get("use_docker"):
+        return None
+    return (
+        "Set FORWARDED_ALLOW_IPS in secret/.env.production as secret/env.production.example does: until then all clients behind the "
+        "proxy share one rate limit. APP_DOCS_ENABLED=false closes /docs."
+    )
+
+
 def _with_schedule(sentence: str) -> Told:
     return lambda answers: sentence if answers.get("use_celery") and answers.get("scheduler") != "none" else None
 
@@ -82,7 +106,7 @@ def _complete_accounts(answers: Answers) -> str | None:
         return None
     return (
         "Accounts with verified addresses, refresh tokens, forgotten passwords and devices: "
-        'make update ARGS="--data auth=complete". Accounts that are there already must then verify their address; '
+        'make update ARGS="--data auth=complete". Accounts that are there already count as verified; '
         "docs/accounts.md says more."
     )
 
@@ -207,6 +231,38 @@ RELEASES: Sequence[Release] = (
         changes=(
             "A misspelt name of a setting, and a line of a settings file that is not NAME=value, stop a process at its start.",
             "make dev stops where a server that the settings name does not answer, unless they have the generated default.",
+            _with_celery("ENVIRONMENT=production and staging do not serve POST /process, which is an example."),
+            _with_accounts_and_celery(
+                "GET /task/{task_id} shows a task to the user whose request queued it, and no other; in production and staging "
+                "tasks without an owner are 404, in development they stay open."
+            ),
+            _with_accounts_and_celery(
+                "One user has at most CELERY_MAX_JOBS_PER_OWNER (20) jobs that have not ended, and is answered 429 beyond. Tasks of "
+                "users go behind others of their queue."
+            ),
+            _with_complete(
+                "A login of an unverified address answers 403, no longer 401; accounts are made when the mailed code is used; "
+                "accounts that were used are marked as verified by a revision (docs/accounts.md)."
+            ),
+            _with_accounts("Addresses that no mail can be sent to are answered 422. A login sets a cookie, device_…."),
+            _with_files(
+                "The files of one user take at most STORAGE_MAX_BYTES_PER_OWNER (10 GiB); beyond it uploads are answered 413."
+            ),
+            _with_pack(
+                "data_processing", "Cells of CSV results that a spreadsheet would run get a leading apostrophe."
+            ),
+            "Answers have security headers, and FORWARDED_ALLOW_IPS is a setting that takes no *.",
+        ),
+        steps=(
+            _behind_a_proxy,
+            _with_accounts_and_celery(
+                "Routes of yours that queue a task for a user: enqueue(signature, owner), see docs/celery.md."
+            ),
+            _with_pack(
+                "notifications",
+                "Set NOTIFICATION_ID_SECRET in secret/.env.production: a random value of 32 characters or more.",
+            ),
+            _with_complete("Deploy workers before the API: mail_registration has one more argument."),
         ),
     ),
 )

@@ -148,7 +148,7 @@ class Dev:
 @pytest.fixture(scope="module")
 def dev(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """`make dev`, with the files that the pages upload."""
-    (project / "orders.csv").write_text("id,email,amount\n1,ada@example.com,9.50\n", encoding="utf-8")
+    (project / "orders.csv").write_text("id,email,amount\n1,ada@example.com,9.50\n2,short\n", encoding="utf-8")
     environment = project_environment()
     picture = "from PIL import Image; Image.new('RGB', (600, 400), 'red').save('photo.jpg')"
     subprocess.run(["uv", "run", "python", "-c", picture], cwd=project, env=environment, check=True)
