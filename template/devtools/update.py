@@ -66,7 +66,7 @@ def check() -> str:
     try:
         git("rev-parse", "--verify", "--quiet", "HEAD")
     except subprocess.CalledProcessError as error:
-        start = 'git init && git add -A && git commit -m "Before the update"'
+        start = 'git init -b main && git add -A && git commit -m "Before the update"'
         raise Problem(f"This project has no commit to merge with. First: {start}") from error
     path = ROOT / ANSWERS
     content = path.read_bytes() if path.exists() else b""

@@ -83,6 +83,7 @@ class Dev:
         ports = {
             name: str(free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT", "METRICS_API_PORT", "METRICS_WORKER_PORT")
         }
+        self.flower = int(ports["FLOWER_PORT"])
         self.known: dict[str, str] = {}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -179,6 +180,15 @@ def test_every_command_of_the_pages_runs_beside_make_dev(project: Path, dev: Dev
     assert ran >= 25
     assert httpx.get(f"http://127.0.0.1:{dev.port}/health").json() == {"status": "ok"}
     assert git(project, "status", "--porcelain", "--", "app", "tests") == ""
+
+
+@pytest.mark.matrix
+@pytest.mark.xdist_group("commands")
+def test_flower_stops_tasks_for_who_has_its_login(project: Path, dev: Dev) -> None:
+    password = (project / ".dev" / "flower").read_text(encoding="utf-8")
+    url = f"http://127.0.0.1:{dev.flower}/api/task/revoke/0b5a1f0e-0000-4000-8000-000000000000?terminate=true"
+    assert httpx.post(url).status_code == 401
+    assert httpx.post(url, auth=("dev", password)).status_code == 200
 
 
 def assert_names_services(command: str, services: set[str]) -> None:
