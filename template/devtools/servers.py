@@ -198,8 +198,6 @@ def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
                 # As in production: a full broker refuses messages rather than dropping some.
                 "maxmemory-policy": "noeviction",
                 "pidfile": folder / pid_file.name,
-                # With a LANG that this machine lacks it would not start.
-                "locale-collate": "C",
             },
         )
         # The package resolves what it is given; it writes this one into the server's configuration, unquoted.
