@@ -46,7 +46,7 @@ def test_a_projects_whole_life(render: Renderer, scratch: Path) -> None:
     check(folder, python)
     own_tests(folder, python)
     output = run(["make", "test-all", f"ARGS={STARTED}"], folder, {"UV_PYTHON": python}, timeout=300)
-    assert "2 passed" in output, output
+    assert "4 passed" in output, output
 
 
 @pytest.mark.matrix

@@ -53,7 +53,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     models: Any = [(model, "serialization") for model in (Refusal, InvalidRequest)]
-    schemas |= models_json_schema(models, ref_template=f"{_REFERENCE}{{model}}")[1]["$defs"]
+    schemas |= models_json_schema(models, ref_template=_REFERENCE + "{model}")[1]["$defs"]
     return document
 
 
