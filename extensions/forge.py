@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import shlex
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +105,7 @@ class ForgeExtension(Extension):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         environment.filters.update(
+            shell_word=shlex.quote,
             slug=slug,
             slug_problem=slug_problem,
             text_problem=text_problem,

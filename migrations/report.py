@@ -28,7 +28,10 @@ def text(
     unmerged = set(outcome.merged.stages)
     changed = gitcmd.text(project.folder, "diff", "--cached", "--name-status", "-M", "--relative", "HEAD")
     merged = [line for line in changed.splitlines() if line.split("\t")[-1] not in unmerged]
-    result = ["", f"Forge: updated from {old} to {new}"]
+    result = [
+        "",
+        f"Forge: updated from {old} to {new}" if old != new else f"Forge: still {new}, with what changed here",
+    ]
     result += _part("Merged", [line.replace("\t", "  ") for line in merged])
     result += _part(
         "CONFLICTS: resolve each, then `git add` it",

@@ -108,7 +108,11 @@ def file_findings() -> Iterator[Finding]:
     """Give who else can read the files with secrets: other users of this host, and git."""
     files = [path for path in _secret_files() if path.is_file()]
     if not files:
-        yield Finding("skipped", "files", "no settings files here: the process environment has the settings")
+        yield Finding(
+            "skipped",
+            "files",
+            "no settings files here: `make secrets` writes them, or the process environment has the settings",
+        )
     else:
         exposed = [_name(path) for path in files if _others_may_read(path)]
         for name in exposed:

@@ -40,7 +40,7 @@ def main() -> None:
             *every[start : start + _AT_ONCE],
         ]
         codes.append(subprocess.run(command, cwd=ROOT, check=False).returncode)
-    sys.exit(1 if any(codes) else 0)
+    sys.exit("check: mend what is named above and run it again; what a hook could mend, it has." if any(codes) else 0)
 
 
 if __name__ == "__main__":

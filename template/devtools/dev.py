@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets as random
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,7 +300,8 @@ def start(servers: Servers, redis: set[str]) -> int:
             places["Redis"] = "the one in the settings"
         lines = [f"  {what:<9} {where}" for what, where in places.items()]
         if "worker" in names:
-            command = "uv run celery -A app.core.celery:celery_app status"
+            uv = "uv" if shutil.which("uv") else ".dev/tools/bin/uv"
+            command = f"{uv} run celery -A app.core.celery:celery_app status"
             lines.append(f"Commands in another terminal use the same servers: {command}")
         lines.append("Ctrl-C stops everything.")
         say(f"starting {', '.join(names)}")

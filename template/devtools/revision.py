@@ -73,7 +73,7 @@ def main() -> None:
         except CommandError as error:
             sys.exit(f"{error}\nIf the branch has two heads, set down_revision of the later one to the other.")
     for path in written:
-        print(f"{path.relative_to(ROOT)}: written; read it before `make migrate` applies it")
+        print(f"{path.relative_to(ROOT)}: written; read it before `make dev`, or `make migrate` beside it, applies it")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ def check() -> str:
             f"{ANSWERS} does not say which release of which template this project is of: its lines _src_path and _commit are "
             f"missing. Bring the file back from git: git log -- {ANSWERS}"
         )
+    if git("ls-files", "--unmerged"):
+        raise Problem(
+            f"An update or a merge has conflicts that are not resolved: resolve them and commit, or undo it: {UNDO}"
+        )
     dirty = git("status", "--porcelain", "--untracked-files=normal").splitlines()
     if dirty:
         more = [f"   … and {len(dirty) - 20} more"] if len(dirty) > 20 else []
@@ -107,9 +111,7 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
 
     All but a traceback, which `meaning` shows where it knows nothing better.
     """
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None:
-        raise Problem("There is no uv on this machine: `make update` brings one along.")
+    uv = _uv()
     # New questions are asked where somebody can answer them.
     answering = ["--skip-answered"] if sys.stdin.isatty() and sys.stdout.isatty() else ["--defaults"]
     process = subprocess.Popen(
@@ -174,11 +176,14 @@ def update(arguments: list[str], *, test: bool) -> int:
         print(f"update: CONFLICTS in: {', '.join(unfinished)}", file=sys.stderr)
         print("update: resolve them, run `make check test`, then commit.", file=sys.stderr)
         return 1
+    if (ROOT / "uv.lock").exists() and subprocess.run([_uv(), "lock", "--quiet"], cwd=ROOT, check=False).returncode:
+        print("update: it merged without conflicts, but uv.lock is out of date: run `uv lock`.", file=sys.stderr)
+        return 1
     if not test:
         print("update: merged without conflicts.")
         return 0
     print("update: running the fast tests; `make test-all` runs those with real processes too", flush=True)
-    fast = [os.environ.get("UV", "uv"), "run", "pytest", "-m", "not processes", *_processes()]
+    fast = [_uv(), "run", "pytest", "-m", "not processes", *_processes()]
     tested = subprocess.run(fast, cwd=ROOT, check=False).returncode
     # The tests' output has pushed it out of sight.
     print(report.read_text(encoding="utf-8") if report.exists() else "", flush=True)
@@ -187,6 +192,13 @@ def update(arguments: list[str], *, test: bool) -> int:
         return 1
     print("update: merged without conflicts, and the fast tests pass. Look at it with `git diff HEAD`, then commit it.")
     return 0
+
+
+def _uv() -> str:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise Problem("There is no uv on this machine: `make update` brings one along.")
+    return uv
 
 
 def _processes() -> list[str]:

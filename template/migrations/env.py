@@ -1,6 +1,7 @@
 """What Alembic runs: the application's database and tables, `alembic upgrade heads`."""
 
 import asyncio
+import sys
 from logging.config import fileConfig
 from typing import Any, Literal
 
@@ -88,9 +89,20 @@ async def online() -> None:
     url = settings.database.sqlalchemy_url
     make_folder(url)
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
-    async with engine.connect() as connection:
+    try:
+        connection = await engine.connect()
+    # Drivers raise errors of their own while they connect, which SQLAlchemy does not wrap.
+    except Exception as error:  # noqa: BLE001
+        reason = str(getattr(error, "orig", None) or error or type(error).__name__).splitlines()[0]
+        sys.exit(
+            f"DATABASE_URL names a database that does not answer: {url}: {reason}\n"
+            "Start it and make the database. In development `make dev` starts one, and applies the revisions itself."
+        )
+    try:
         await connection.run_sync(upgrade)
         await connection.commit()
+    finally:
+        await connection.close()
     await engine.dispose()
 
 

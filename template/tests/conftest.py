@@ -9,6 +9,7 @@ import importlib
 import os
 import runpy
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +26,15 @@ _servers = contextlib.ExitStack()
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers and name them in the environment, before any module of the application is imported."""
     os.environ["ENVIRONMENT"] = "test"
+    try:
+        importlib.import_module("app.core.config")
+    except SystemExit:
+        # Their lines stand above.
+        raise pytest.UsageError("These settings are refused.") from None
+    finally:
+        # The servers' addresses are not known yet.
+        for name in [name for name in sys.modules if name == "app" or name.startswith("app.")]:
+            del sys.modules[name]
     if config.option.collectonly or config.option.help or _only_distributes(config):
         return
     folder = Path(tempfile.mkdtemp(prefix="tests-"))

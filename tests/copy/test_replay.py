@@ -87,6 +87,7 @@ def test_extension_is_pure_and_self_contained() -> None:
         "pathlib",
         "re",
         "secrets",
+        "shlex",
         "typing",
         "unicodedata",
     }
