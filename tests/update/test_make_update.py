@@ -96,6 +96,21 @@ def test_the_weekly_workflow_leaves_the_tests_to_ci(person: Person) -> None:
     assert " passed" not in updated.report
 
 
+def test_the_lock_follows_what_is_merged(person: Person) -> None:
+    environment = project_environment()
+    subprocess.run(["uv", "lock", "--quiet"], cwd=person.folder, env=environment, check=True)
+    # As a release does that changes what the project needs.
+    person.replace("pyproject.toml", "\ndependencies = [\n", '\ndependencies = [\n  "iniconfig>=2",\n')
+    person.commit()
+    assert subprocess.run(
+        ["uv", "lock", "--check", "--quiet"], cwd=person.folder, env=environment, check=False
+    ).returncode
+    updated = make_update(person, "ARGS=--skip-tests")
+    assert updated.code == 0, updated.report
+    subprocess.run(["uv", "lock", "--check", "--quiet"], cwd=person.folder, env=environment, check=True)
+    assert "uv.lock" in person.status()
+
+
 def test_an_unreachable_template_is_told(person: Person) -> None:
     person.write(
         ".copier-answers.yml",
