@@ -13,6 +13,8 @@ from project import Project
 from releases import Release, sentences
 from settings_files import Change
 
+_BOTH = "you and the release changed the same lines, or lines beside each other"
+
 
 def text(
     project: Project,
@@ -35,7 +37,7 @@ def text(
     result += _part("Merged", [line.replace("\t", "  ") for line in merged])
     result += _part(
         "CONFLICTS: resolve each, then `git add` it",
-        [f"{path}: {'; '.join(outcome.merged.messages.get(path, ['both changed it']))}" for path in sorted(unmerged)],
+        [f"{path}: {'; '.join(map(_plain, outcome.merged.messages.get(path, [_BOTH])))}" for path in sorted(unmerged)],
     )
     result += _part("CONFLICTS: work each `.rej` in by hand, then delete it", [f"{path}.rej" for path in rejected])
     result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
@@ -61,6 +63,11 @@ def text(
         return f"\nForge: up to date with {new}\n"
     result += ["", f"Look at it with `git diff HEAD`, test it, commit it. To undo all of it: {UNDO}", ""]
     return "\n".join(result)
+
+
+def _plain(message: str) -> str:
+    """Return what git says of a conflict, without its words for the usual one."""
+    return _BOTH if message.startswith("CONFLICT (content)") else message
 
 
 def _answers(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -144,13 +144,13 @@ TABLE = {
         change("same.txt", 10),
         marked("same.txt", "mine\n", "theirs\n"),
         {"same.txt": CHANGED},
-        ("same.txt: CONFLICT (content)",),
+        ("same.txt: you and the release changed the same lines",),
     ),
     "adjacent lines": Row(
         change("adjacent.txt", 11),
         marked("adjacent.txt", "adjacent 10\nmine\n", "theirs\nadjacent 11\n"),
         {"adjacent.txt": CHANGED},
-        ("adjacent.txt: CONFLICT (content)",),
+        ("adjacent.txt: you and the release changed the same lines",),
     ),
     "edited, and the release deletes it": Row(
         change("dropped.txt", 3),
