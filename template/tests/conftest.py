@@ -97,8 +97,11 @@ def _upgrade() -> None:
     from alembic import command
     from alembic.config import Config
 
-    with contextlib.chdir(ROOT):
-        command.upgrade(Config("alembic.ini"), "heads")
+    try:
+        with contextlib.chdir(ROOT):
+            command.upgrade(Config("alembic.ini"), "heads")
+    except SystemExit as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")

@@ -86,9 +86,12 @@ def test_urls_get_the_asynchronous_driver(given: str, expected: str) -> None:
     assert async_url(expected).render_as_string(hide_password=False) == expected
 
 
-def test_no_url_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "hunter2-is-no-url")
-    with pytest.raises(ValidationError, match="must be a URL") as caught:
+@pytest.mark.parametrize(
+    ("url", "rule"), [("hunter2-is-no-url", "must be a URL"), ("postgre://u:hunter2@h/d", "must start with")]
+)
+def test_no_url_is_refused_without_showing_it(url: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(ValidationError, match=rule) as caught:
         DatabaseSettings()
     assert "hunter2" not in str(caught.value)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from app.core.config import defaults
 from app.core.config.base import ROOT, BaseConcern
@@ -63,7 +63,12 @@ class DatabaseSettings(BaseConcern):
     @field_validator("url")
     @classmethod
     def _asynchronous(cls, value: SecretStr) -> SecretStr:
-        return SecretStr(async_url(value.get_secret_value()).render_as_string(hide_password=False))
+        url = async_url(value.get_secret_value())
+        try:
+            url.get_dialect()
+        except NoSuchModuleError:
+            raise ValueError("must start with postgresql://, mysql://, sqlite:// or an installed dialect") from None
+        return SecretStr(url.render_as_string(hide_password=False))
 
     @property
     def sqlalchemy_url(self) -> URL:
