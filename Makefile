@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	@test -x $(VENV)/bin/python || { echo "==> creating .venv"; $(PYTHON) -m venv $(VENV); }
 	@test -x $(VENV)/bin/uv || { echo "==> installing uv into .venv"; $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar on 'uv>=0.13,<0.14'; }
 	@echo "==> installing the tools of this repository into .venv"
-	@UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --python $(VENV)/bin/python
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --quiet --python $(VENV)/bin/python
 	@touch $@
 
 demo: $(STAMP) ## copy the template, start the project, run real tasks, stop it again

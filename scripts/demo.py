@@ -271,7 +271,7 @@ def generate(scratch: Path) -> Path:
     project = scratch / "project"
     say(f"{sum(1 for one in project.rglob('*') if one.is_file())} files written")
     say("installing the project (uv sync)")
-    shown(["uv", "sync"], project, project_environment())
+    shown(["uv", "sync", "--quiet"], project, project_environment())
     return project
 
 
@@ -378,7 +378,7 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    say("done: every task ran, and nothing is left running")
+    say("done: every task ran, and nothing is left running. README.md says how to copy a project of your own")
     return 0
 
 
