@@ -87,7 +87,12 @@ def test_urls_get_the_asynchronous_driver(given: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "rule"), [("hunter2-is-no-url", "must be a URL"), ("postgre://u:hunter2@h/d", "must start with")]
+    ("url", "rule"),
+    [
+        ("hunter2-is-no-url", "must be a URL"),
+        ("postgre://u:hunter2@h/d", "must start with"),
+        ("postgresql://u:x@hunter2@h/d", "has an @ after the host"),
+    ],
 )
 def test_no_url_is_refused_without_showing_it(url: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
