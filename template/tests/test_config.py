@@ -254,6 +254,12 @@ def test_a_problem_in_a_file_names_the_line(
     assert [problem.startswith(line or "-") for problem in found] == ([True] if line else [])
 
 
+def test_an_address_that_a_cluster_sets_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, slips in (("tcp://10.0.0.7:25", 0), ("json", 1)):
+        monkeypatch.setenv("LOG_FORMATS", value)
+        assert len([problem for problem in problems.find_problems() if "LOG_FORMATS" in problem]) == slips
+
+
 @pytest.mark.parametrize("password", ["hun@ter", "hun/ter", "hun#ter", "hun?ter", "hun:ter", "hun%ter", "hun[ter"])
 def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
@@ -288,6 +294,9 @@ def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.Monke
         ("CELERY_TIME_ZONE", "CELERY_TIMEZONE", True),
         ("DATABASE_URL_2", "DATABASE_URL", False),
         ("APP_HOME", "APP_NAME", False),
+        ("METRICS_PORT", "METRICS_HOST", False),
+        ("DATABASE_HOST", "DATABASE_ECHO", False),
+        ("CORS_ALLOWED_ORIGIN", "CORS_ALLOWED_ORIGINS", True),
         ("EMAIL_PORT", "EMAIL_HOST", False),
     ],
 )

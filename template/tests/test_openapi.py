@@ -15,7 +15,7 @@ from app.core.config import settings
 from app.main import create_app
 
 ROOT = Path(__file__).resolve().parent.parent
-# A good request for routes that do something before they need what is away.
+# A valid request for routes that do something before they need what is unreachable.
 BODIES: dict[str, Any] = {
     "/register": {"email": "ada@example.com", "password": "correct horse battery"},
     "/login": {"email": "ada@example.com", "password": "correct horse battery"},

@@ -18,7 +18,7 @@ from app.core.config import settings
 HEADER = "owner"
 
 PRIORITY = 3
-"""Of tasks that have an owner: what operators schedule has 0 and overtakes them in every queue. Redis hands out 0 first."""
+"""Priority of tasks that have an owner. Scheduled tasks have 0 and overtake them in every queue: Redis delivers 0 first."""
 
 COUNTED = 86400
 """Seconds after which a job that nothing was heard of is not counted any more: its message may be lost."""

@@ -1,6 +1,5 @@
 """What every concern's settings share: where values come from, and the audit for production."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -40,6 +39,8 @@ def env_files() -> list[Path]:
 
 def _is_held(lock: Path) -> bool:
     """Return whether a process holds the lock: the files of a killed one are left behind."""
+    import fcntl  # noqa: PLC0415 - not on every system that the application runs on
+
     with lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -131,7 +131,9 @@ def _known() -> dict[str, bool]:
 def _misspelt() -> Iterator[str]:
     known = _known()
     accepted = {*known, *(f"{name}_FILE" for name, secret in known.items() if secret)}
-    places = dict.fromkeys(os.environ, "in the process environment")
+    # Kubernetes and Docker set such addresses for each service, whatever it is called.
+    given = (name for name, value in os.environ.items() if not re.match(r"(tcp|udp|sctp)://", value))
+    places = dict.fromkeys(given, "in the process environment")
     for path in env_files():
         places |= {key: f"in {_label(path)}, line {number}" for number, key, _, _ in _lines(path) if key}
     for name, place in sorted(places.items()):
@@ -144,9 +146,15 @@ def _misspelt() -> Iterator[str]:
 def is_near(name: str, known: str) -> bool:
     """Return whether `name` is `known` misspelt: one slip in a short name, two in a long one.
 
-    A longer name that starts with a known one, such as `DATABASE_URL_2`, is no slip.
+    A longer name that starts with a known one, such as `DATABASE_URL_2`, is no slip; nor is another short word, such as the
+    `METRICS_PORT` that Kubernetes sets for a service, beside `METRICS_HOST`.
     """
     if re.match(rf"{known}[_\d]", name):
+        return False
+    words, known_words = name.split("_"), known.split("_")
+    if len(words) == len(known_words) and any(
+        _slips(word, wanted) > (1 if len(wanted) < 6 else 2) for word, wanted in zip(words, known_words, strict=True)
+    ):
         return False
     return _slips(name, known) <= (1 if len(known) < 12 else 2)
 
