@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from app.api.owner import TaskReader
+from app.api.owner import TaskReaderDep
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
 from app.worker.publish import enqueue, status_of, wait_for
@@ -40,7 +40,7 @@ class ProcessResponse(BaseModel):
 
 @router.get("/task/{task_id}", responses={404: {"description": "Never queued, another's, or its record has expired"}})
 async def task_status(
-    task_id: Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$")], reader: TaskReader
+    task_id: Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$")], reader: TaskReaderDep
 ) -> TaskStatusResponse:
     """Return the state of a task, to its owner where there are accounts."""
     status = await status_of(task_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import obstore
 from fastapi import Depends, HTTPException
 
-from app.api.owner import Owner
+from app.api.owner import OwnerDep
 from app.features.storage.config import storage_settings
 from app.features.storage.service import FILES, store
 
@@ -27,7 +27,7 @@ class _Arriving:
 _arriving: dict[str, _Arriving] = {}
 
 
-async def _with_space(owner: Owner) -> str:
+async def _with_space(owner: OwnerDep) -> str:
     if await _stored(owner) >= storage_settings.max_bytes_per_owner:
         raise _no_space()
     return owner

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.content_too_large import content_length
 from app.api.errors import invalid
-from app.api.owner import Owner
+from app.api.owner import OwnerDep
 from app.features.files.quota import space_for
 from app.features.storage.service import FILES, InvalidFileName, checked, store
 
@@ -41,7 +41,7 @@ class StoredFile(BaseModel):
     size: int
 
 
-def stored_path(owner: Owner, name: Annotated[str, Path(max_length=127)]) -> str:
+def stored_path(owner: OwnerDep, name: Annotated[str, Path(max_length=127)]) -> str:
     """Return where the owner's file of that name is in the storage; answers 422 to a name that cannot be one."""
     return path_of(owner, name, ("path", "name"))
 
@@ -58,7 +58,7 @@ StoredPath = Annotated[str, Depends(stored_path)]
 
 
 @router.get("/files")
-async def list_files(owner: Owner) -> list[StoredFile]:
+async def list_files(owner: OwnerDep) -> list[StoredFile]:
     """Return the owner's files by name, at most 1,000."""
     found: list[StoredFile] = []
     async for chunk in obstore.list(store(), f"{FILES}/{owner}", chunk_size=1000):
@@ -82,7 +82,7 @@ async def list_files(owner: Owner) -> list[StoredFile]:
         }
     },
 )
-async def upload(path: StoredPath, owner: Owner, request: Request) -> StoredFile:
+async def upload(path: StoredPath, owner: OwnerDep, request: Request) -> StoredFile:
     """Store the body of the request, which is never in memory as a whole, in place of what has that name."""
     try:
         with _one_of_few():
