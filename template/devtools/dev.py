@@ -20,13 +20,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.core.config import defaults, settings
+from app.core.config import defaults, load_groups
+from app.core.config.application import app_settings
 from app.core.config.base import env_file, is_local
-from app.core.config.database import async_url
+from app.core.config.database import async_url, database_settings
 from app.probe import api_problem
 from devtools import secrets
 from devtools.servers import FolderInUse, FolderUnusable, Servers, embedded_servers, free_port
@@ -43,6 +45,8 @@ EMBEDDED = os.environ.get("DEV_SERVERS") == "embedded"
 START_LIMIT = 60.0
 """Seconds after which the last block names what has not started."""
 HEARTBEATS = ("worker", "beat")
+LOCAL_REDIS = "redis://localhost:6379/"
+"""The start of the default of every setting that names a Redis database."""
 
 
 def say(line: str) -> None:
@@ -77,7 +81,7 @@ def database_problem() -> str | None:
     """Return why the database of the settings cannot be used, or None if a query works."""
 
     async def query() -> None:
-        engine = create_async_engine(settings.database.sqlalchemy_url, poolclass=NullPool)
+        engine = create_async_engine(database_settings.sqlalchemy_url, poolclass=NullPool)
         try:
             async with asyncio.timeout(3), engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
@@ -93,33 +97,37 @@ def database_problem() -> str | None:
     return None
 
 
-def choose_redis() -> set[str]:
-    """Return the variables that an embedded Valkey is for."""
-    concern: Any = getattr(settings, "redis", None)
-    if concern is None:
-        return set()
-    queues: Any = getattr(settings, "celery", None)
-    fields = [(concern, "connection_url")]
-    if queues is not None:
-        fields += [(queues, "broker_url"), (queues, "result_backend")]
-    embedded = set()
-    for holder, field in fields:
-        url, variable = getattr(holder, field).get_secret_value(), type(holder).variable(field)
+def known_settings() -> dict[str, tuple[Any, str]]:
+    """Return the value and the default, as text, of every setting by its variable."""
+    found = {}
+    for group in load_groups():
+        for field, info in type(group).model_fields.items():
+            default = info.default.get_secret_value() if isinstance(info.default, SecretStr) else str(info.default)
+            found[type(group).variable(field)] = getattr(group, field), default
+    return found
+
+
+def choose_redis() -> dict[str, int]:
+    """Return the variables that an embedded Valkey is for, with the number of the database."""
+    embedded = {}
+    for variable, (value, default) in known_settings().items():
+        if not default.startswith(LOCAL_REDIS):
+            continue
+        url = value.get_secret_value()
         problem = None if EMBEDDED else redis_problem(url)
-        default = type(holder).model_fields[field].default.get_secret_value()
         if problem and url != default:
             stop(
                 f"{variable} names a Redis that does not answer: {problem}",
                 f"Start it, or set {variable}={default} for an embedded Valkey.",
             )
         if problem or EMBEDDED:
-            embedded.add(variable)
+            embedded[variable] = int(default.removeprefix(LOCAL_REDIS))
     return embedded
 
 
 def choose_database() -> bool:
     """Return whether an embedded PostgreSQL is needed."""
-    url = settings.database.sqlalchemy_url
+    url = database_settings.sqlalchemy_url
     if url.get_backend_name() == "sqlite":
         return False
     if EMBEDDED and url.get_backend_name() == "postgresql":
@@ -146,8 +154,8 @@ def choose_database() -> bool:
     return False
 
 
-def environment(servers: Servers, redis: set[str]) -> dict[str, str]:
-    """Return the environment of the processes; `redis` are the variables that the embedded Valkey is for."""
+def environment(servers: Servers, redis: dict[str, int]) -> dict[str, str]:
+    """Return the environment of the processes; `redis` are the variables that the embedded Valkey is for, with the database."""
     result = {**os.environ, "PYTHONUNBUFFERED": "1"}
     # So that `python -m devtools.dev` of an environment that is not activated finds its commands too.
     result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', '')}"
@@ -157,9 +165,8 @@ def environment(servers: Servers, redis: set[str]) -> dict[str, str]:
         result["BACKUP_PROGRAMS"] = str(servers.database_programs)
     # Heartbeats of this project alone.
     result["HEALTH_FOLDER"] = str(DATA)
-    for number, variable in enumerate(("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")):
-        if variable in redis:
-            result[variable] = servers.redis_url(number)
+    for variable, number in redis.items():
+        result[variable] = servers.redis_url(number)
     return result
 
 
@@ -182,20 +189,22 @@ def choose_processes(environment: dict[str, str]) -> tuple[list[str], dict[str, 
         # Without a login Flower shows tasks, but refuses to stop one.
         environment["FLOWER_BASIC_AUTH"] = login
         places["Flower"] = f"http://{login}@127.0.0.1:{choose_port(environment, 'FLOWER_PORT', 5555, 'Flower')}"
-    metrics: Any = getattr(settings, "metrics", None)
-    if metrics is not None:
-        ports = [choose_port(environment, "METRICS_API_PORT", metrics.api_port, "metrics of the API")]
-        if "worker" in names:
-            ports.append(choose_port(environment, "METRICS_WORKER_PORT", metrics.worker_port, "metrics of the worker"))
+    known = known_settings()
+    if "METRICS_API_PORT" in known:
+        processes = {"METRICS_API_PORT": "API", **({"METRICS_WORKER_PORT": "worker"} if "worker" in names else {})}
+        ports = [
+            choose_port(environment, variable, known[variable][0], f"metrics of the {process}")
+            for variable, process in processes.items()
+        ]
         places["metrics"] = ", ".join(f"http://127.0.0.1:{port}/metrics" for port in ports)
     if "mail" in names:
-        mail: Any = getattr(settings, "email", None)
-        if os.environ.get("DEV_MAIL") == "0" or not is_local(mail.host):
+        host, port = known["EMAIL_HOST"][0], known["EMAIL_PORT"][0]
+        if os.environ.get("DEV_MAIL") == "0" or not is_local(host):
             names.remove("mail")
-            places["mails"] = f"sent to {mail.host}:{mail.port}"
+            places["mails"] = f"sent to {host}:{port}"
         else:
             # In the environment of all, as the worker must send to where the catcher listens.
-            port = choose_port(environment, "EMAIL_PORT", mail.port, "mails")
+            port = choose_port(environment, "EMAIL_PORT", port, "mails")
             places["mails"] = f"printed here, kept in .dev/mails; port {port}"
     return names, places
 
@@ -286,17 +295,17 @@ def announced(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator
         thread.join(5)
 
 
-def start(servers: Servers, redis: set[str]) -> int:
+def start(servers: Servers, redis: dict[str, int]) -> int:
     """Bring the database up to date, run the Procfile, and return the exit code."""
     variables = environment(servers, redis)
     code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
     if code == 0:
         names, places = choose_processes(variables)
-        url = settings.database.sqlalchemy_url
+        url = database_settings.sqlalchemy_url
         places["database"] = "embedded PostgreSQL, data in .dev/postgresql" if servers.database_url else str(url)
         if redis:
             places["Redis"] = f"embedded Valkey, 127.0.0.1:{servers.redis_port}, data in .dev/valkey"
-        elif hasattr(settings, "redis"):
+        elif "REDIS_CONNECTION_URL" in known_settings():
             places["Redis"] = "the one in the settings"
         lines = [f"  {what:<9} {where}" for what, where in places.items()]
         if "worker" in names:
@@ -316,8 +325,8 @@ def start(servers: Servers, redis: set[str]) -> int:
 def main() -> None:
     """Start everything, and stop it in the reverse order."""
     os.chdir(ROOT)
-    if settings.app.must_be_safe:
-        sys.exit(f"ENVIRONMENT is {settings.app.environment}: `make dev` is for development.")
+    if app_settings.must_be_safe:
+        sys.exit(f"ENVIRONMENT is {app_settings.environment}: `make dev` is for development.")
     secrets.protect(ROOT / "secret")
     redis, postgres = choose_redis(), choose_database()
     code = -signal.SIGINT

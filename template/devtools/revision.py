@@ -44,9 +44,9 @@ def write_revision(config: Config, message: str) -> list[Path]:
 
 @contextlib.contextmanager
 def _scratch_database() -> Iterator[None]:
-    from app.core.config import settings  # noqa: PLC0415
+    from app.core.config.database import database_settings  # noqa: PLC0415
 
-    backend = settings.database.sqlalchemy_url.get_backend_name()
+    backend = database_settings.sqlalchemy_url.get_backend_name()
     if backend not in {"postgresql", "sqlite"}:
         yield
         return
@@ -57,7 +57,7 @@ def _scratch_database() -> Iterator[None]:
 
             servers = embedded_servers(Path(folder), redis=False, postgres=True, durable=False)
             url = stack.enter_context(servers).database_url
-        settings.database.url = type(settings.database.url)(url or "")
+        database_settings.url = type(database_settings.url)(url or "")
         yield
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.core.config import settings
+from app.core.config.database import database_settings
 from app.core.database import make_folder
 from app.models import Base, UtcDateTime, load_models
 
@@ -65,7 +65,7 @@ def configure(**where: Any) -> None:
     context.configure(
         target_metadata=Base.metadata,
         # SQLite cannot alter a table: Alembic then copies it.
-        render_as_batch=settings.database.sqlalchemy_url.get_backend_name() == "sqlite",
+        render_as_batch=database_settings.sqlalchemy_url.get_backend_name() == "sqlite",
         include_object=include_object,
         render_item=render_item,
         process_revision_directives=process_revision,
@@ -86,7 +86,7 @@ def upgrade(connection: Connection) -> None:
 
 async def online() -> None:
     """Run the migrations on the database of the settings."""
-    url = settings.database.sqlalchemy_url
+    url = database_settings.sqlalchemy_url
     make_folder(url)
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     try:
@@ -109,6 +109,6 @@ async def online() -> None:
 if context.config.config_file_name is not None:
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 if context.is_offline_mode():
-    configure(url=settings.database.url.get_secret_value(), literal_binds=True)
+    configure(url=database_settings.url.get_secret_value(), literal_binds=True)
 else:
     asyncio.run(online())

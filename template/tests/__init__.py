@@ -1,1 +1,6 @@
-"""Tests; `tests/e2e` starts the application's processes."""
+"""The project's tests: a folder for each feature, `core/`, `worker/`, and `e2e/` with real processes."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's folder."""

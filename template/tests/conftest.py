@@ -27,7 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the servers and name them in the environment, before any module of the application is imported."""
     os.environ["ENVIRONMENT"] = "test"
     try:
-        importlib.import_module("app.core.config")
+        groups = importlib.import_module("app.core.config").load_groups()
+        uses_redis = any(
+            type(group).variable(field) == "REDIS_CONNECTION_URL"
+            for group in groups
+            for field in type(group).model_fields
+        )
     except SystemExit:
         # Their lines stand above.
         raise pytest.UsageError("These settings are refused.") from None
@@ -41,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # Not a hook: a plugin that fails while pytest ends keeps other hooks from running.
     config.add_cleanup(_servers.close)
     _servers.callback(shutil.rmtree, folder)
-    uses_redis = (ROOT / "app" / "core" / "redis.py").exists()
     defaults = runpy.run_path(str(ROOT / "app" / "core" / "config" / "defaults.py"))
     backend = defaults["DATABASE_URL"].partition("+")[0]
     database = os.environ.get("TEST_DATABASE_URL")
@@ -117,7 +121,9 @@ def clean_state() -> Iterator[None]:
     from sqlalchemy import delete
 
     from app.core.database import session_scope
-    from app.models import Base
+    from app.models import Base, load_models
+
+    load_models()
 
     async def empty() -> None:
         async with session_scope() as db:
@@ -125,9 +131,12 @@ def clean_state() -> Iterator[None]:
                 await db.execute(delete(table))
 
     asyncio.run(empty())
-    if (ROOT / "app" / "core" / "redis.py").exists():
-        cache = importlib.import_module("app.core.redis").cache
-        cache.sync.delete_pattern("*")
+    cache = os.environ.get("REDIS_CONNECTION_URL")
+    if cache:
+        import redis
+
+        with redis.Redis.from_url(cache) as client:
+            client.flushdb()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sqlalchemy import URL, CursorResult, UpdateBase, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.core.config import settings
+from app.core.config.database import database_settings
 
 _lock = threading.Lock()
 # One pooled engine a loop; the one without a pool, under None, serves any loop, as it keeps no connection.
@@ -100,7 +100,7 @@ def _current_engines() -> dict[asyncio.AbstractEventLoop | None, AsyncEngine]:
 
 
 def _new_engine(*, pooled: bool) -> AsyncEngine:
-    config = settings.database
+    config = database_settings
     url = config.sqlalchemy_url
     options: dict[str, Any] = {"poolclass": NullPool}
     is_sqlite = url.get_backend_name() == "sqlite"

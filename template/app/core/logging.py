@@ -10,7 +10,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
-from app.core.config import settings
+from app.core.config.application import app_settings
 
 # uvicorn brings handlers of its own; Celery reports what app/worker/logs.py says in one line with its times.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
@@ -31,7 +31,7 @@ def configure_logging() -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     renderers: list[structlog.types.Processor]
-    if settings.app.log_format == "json":
+    if app_settings.log_format == "json":
         renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_escaped_traceback)
@@ -47,7 +47,7 @@ def configure_logging() -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.app.log_level)
+    root.setLevel(app_settings.log_level)
     for name in _OWN_HANDLERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -15,7 +15,7 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 
 _logger = get_logger(__name__)
 _state: Any = state
@@ -73,7 +73,7 @@ class HeldTasks(Beating):
     """Renews this worker's hold on its tasks."""
 
     what = "visibility heartbeat"
-    interval = settings.celery.visibility_heartbeat
+    interval = celery_settings.visibility_heartbeat
 
     def stop(self, consumer: Any) -> None:
         """Stop the thread, but for a worker that is told to stop: it holds what it still runs until its process ends."""

@@ -11,12 +11,12 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.probe import heartbeat_folder
 from app.worker.heartbeat import Beating
 from app.worker.publish import in_thread
 
-EVERY = settings.celery.liveness_interval
+EVERY = celery_settings.liveness_interval
 """Seconds between two heartbeats."""
 
 EXPIRES = math.ceil(4 * EVERY)

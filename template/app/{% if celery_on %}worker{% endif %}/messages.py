@@ -15,7 +15,7 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.worker.dead_letters import put_aside
 
 PAUSE = 1.0
@@ -87,7 +87,7 @@ class MessageGuard(bootsteps.Step):
         except RedisError as outage:
             _logger.warning("unknown_task_not_counted", task=name, task_id=task_id, error=repr(outage))
             waited = 0.0
-        if waited < settings.celery.unknown_task_wait:
+        if waited < celery_settings.unknown_task_wait:
             _logger.warning("unknown_task_requeued", task=name, task_id=task_id, waited=round(waited, 1))
             # As a task with a countdown: what waits must not keep this worker from what it knows.
             self._consumer.qos.increment_eventually()

@@ -13,7 +13,7 @@ from uuid import uuid4
 from celery import current_app
 from celery.canvas import Signature, group
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 
 HEADER = "owner"
 
@@ -88,7 +88,7 @@ def admit(owner: str, signature: Signature[Any]) -> str | None:
     """
     if isinstance(signature, group):
         return None
-    limit = settings.celery.max_jobs_per_owner
+    limit = celery_settings.max_jobs_per_owner
     task_id = str(signature.options.get("task_id") or uuid4())
     backend: Any = current_app.backend
     script = backend.client.register_script(_ADMIT)

@@ -6,7 +6,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.core.config.redis_url import for_redis_py
 
 NEEDED = "~* &* +@all -@dangerous +info"
@@ -35,8 +35,8 @@ def require_permissions() -> None:
         PermissionError: the user of one of the URLs lacks something.
     """
     for variable, url in (
-        ("CELERY_BROKER_URL", settings.celery.broker_url),
-        ("CELERY_RESULT_BACKEND", settings.celery.result_backend),
+        ("CELERY_BROKER_URL", celery_settings.broker_url),
+        ("CELERY_RESULT_BACKEND", celery_settings.result_backend),
     ):
         try:
             address = for_redis_py(url.get_secret_value())

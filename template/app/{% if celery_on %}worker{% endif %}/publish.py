@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.core.threads import BoundedThreads, ThreadsBusy
 from app.worker import owners, revocation
 from app.worker.records import TaskStatus, read_status, record_steps
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 # With Redis frozen a thread is held until its socket times out, long after its request was answered: further requests then wait
 # for a thread, and start none.
-_THREADS = BoundedThreads("queue", 16, max_waiting=10_000, max_wait=settings.celery.publish_timeout)
+_THREADS = BoundedThreads("queue", 16, max_waiting=10_000, max_wait=celery_settings.publish_timeout)
 _POLL = 0.1
 _logger = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
         QueueUnavailable: Redis refused or did not answer in that time.
     """
     try:
-        with anyio.fail_after(settings.celery.publish_timeout):
+        with anyio.fail_after(celery_settings.publish_timeout):
             return await _THREADS.run(function, *args, **kwargs)
     except (TimeoutError, ThreadsBusy, LimitExceeded, OperationalError, RedisError) as error:
         raise QueueUnavailable("The task queue does not answer; try again later.") from error

@@ -11,7 +11,7 @@ from typing import Any
 from kombu.serialization import register
 from kombu.utils import json
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 
 MAX_DEPTH = 100
 """Levels of lists and objects in what a caller passes."""
@@ -85,7 +85,7 @@ def encode_message(value: Any) -> str:
     """Return the body of a task's message, which every worker of the queue must be able to hold."""
     _check(value, MAX_DEPTH + _ENVELOPE, most=MAX_VALUES)
     text = str(json.dumps(value))
-    limit = settings.celery.message_max_bytes
+    limit = celery_settings.message_max_bytes
     if len(text) > limit:
         raise InvalidArguments(
             f"{len(text)} bytes of arguments, where CELERY_MESSAGE_MAX_BYTES={limit}; store the data and queue its name or id."

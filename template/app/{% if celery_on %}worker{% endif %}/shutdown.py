@@ -19,7 +19,7 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.worker import records
 
 KILL_AFTER = 5.0
@@ -50,7 +50,7 @@ def _limit(how: str, **_: object) -> None:
     if any(isinstance(pool, SoloPool) for pool in _pools):
         # Celery's own handler would fail the task that it interrupts.
         signal.signal(signal.SIGQUIT, _leave)
-    _after(settings.celery.soft_shutdown_timeout, _give_back)
+    _after(celery_settings.soft_shutdown_timeout, _give_back)
 
 
 def _after(seconds: float, function: Callable[[], None]) -> None:

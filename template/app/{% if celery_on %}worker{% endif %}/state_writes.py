@@ -20,7 +20,7 @@ from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.worker.owners import jobs_key, owner_key, owner_of
 from app.worker.time_limits import enforceable
 
@@ -125,7 +125,7 @@ def until_stored(write: Callable[[], None], task_id: str, state: str) -> None:
     Raises:
         celery.exceptions.Reject: it was refused for `CELERY_RESULT_RETRY` seconds, or 2 outside of a task.
     """
-    limit = settings.celery.result_retry if get_current_task() else _OUTSIDE_TASK
+    limit = celery_settings.result_retry if get_current_task() else _OUTSIDE_TASK
     deadline = time.monotonic() + limit
     pause = 0.05
     told = False

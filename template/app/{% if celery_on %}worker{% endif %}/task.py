@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from kombu.exceptions import EncodeError
 from redis.exceptions import RedisError
 
-from app.core.config import settings
+from app.core.config.celery import celery_settings
 from app.worker import event_loop, owners, records, revocation
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.state_writes import requeuing
@@ -55,7 +55,7 @@ class AppTask(Task[Any, Any]):
     """Whether metrics, where there are any, tell when it last succeeded: an alert can miss it then."""
 
     peak_memory = 150 * 1024 * 1024
-    """Bytes that its process takes at most (`VmHWM`): tests/test_worker_memory.py compares them with the workers' limits."""
+    """Bytes that its process takes at most (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
@@ -143,7 +143,7 @@ class AppTask(Task[Any, Any]):
             revocation.stop_if_revoked(self)
         if not (self.request.delivery_info or {}).get("redelivered"):
             return
-        limit = settings.celery.max_redeliveries
+        limit = celery_settings.max_redeliveries
         try:
             count = records.count_redelivery(task_id)
         except RedisError as error:

@@ -70,10 +70,10 @@ class Stack:
 @pytest.fixture(scope="module")
 def broker() -> Iterator["redis.Redis"]:
     """Give a client of the broker's database, emptied first, and the results with it."""
-    from app.core.config import settings
+    from app.core.config.celery import celery_settings
 
-    results = redis.Redis.from_url(settings.celery.result_backend.get_secret_value())
-    client = redis.Redis.from_url(settings.celery.broker_url.get_secret_value())
+    results = redis.Redis.from_url(celery_settings.result_backend.get_secret_value())
+    client = redis.Redis.from_url(celery_settings.broker_url.get_secret_value())
     client.flushdb()
     results.flushdb()
     yield client

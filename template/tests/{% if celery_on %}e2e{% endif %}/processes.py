@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:

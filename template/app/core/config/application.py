@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from app.core.config import defaults
-from app.core.config.base import BaseConcern, CommaSeparated
+from app.core.config.base import CommaSeparated, SettingsGroup
 
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -25,7 +25,7 @@ def _require_network(text: str) -> str:
 Proxies = Annotated[CommaSeparated, AfterValidator(lambda value: [_require_network(one) for one in value])]
 
 
-class ApplicationSettings(BaseConcern):
+class ApplicationSettings(SettingsGroup):
     """Name, environment, logs and limits."""
 
     environment: Literal["development", "test", "staging", "production"] = Field(
@@ -76,3 +76,6 @@ class ApplicationSettings(BaseConcern):
     def must_be_safe(self) -> bool:
         """Whether this environment starts with safe settings only."""
         return self.environment in {"staging", "production"}
+
+
+app_settings = ApplicationSettings()

@@ -17,6 +17,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.core.moved import moved_attributes
+
 ROOT = Path(__file__).resolve().parents[3]
 """The project's folder."""
 
@@ -106,8 +108,8 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return {key: value for value, key, _ in found if value is not None}
 
 
-class BaseConcern(BaseSettings):
-    """Settings of one concern. The process environment beats the environment's file, which beats the default.
+class SettingsGroup(BaseSettings):
+    """Settings of one topic. The process environment beats the environment's file, which beats the default.
 
     A secret may also stand in a file of its own, which `NAME_FILE` in the process environment names.
     """
@@ -162,3 +164,6 @@ def _server_problems(variable: str, parts: SplitResult) -> list[str]:
     if weak_secret(unquote(parts.password)):
         return [f"{variable} holds a default, weak or unfilled password: set a random one."]
     return []
+
+
+__getattr__ = moved_attributes("app.core.config.base", {"BaseConcern": "app.core.config.base.SettingsGroup"})

@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from app.core.config import defaults
-from app.core.config.base import ROOT, BaseConcern
+from app.core.config.base import ROOT, SettingsGroup
 
 _ASYNC_DRIVERS = {
     **dict.fromkeys(("postgres", "postgresql", "postgresql+psycopg2", "postgresql+pg8000"), "postgresql+asyncpg"),
@@ -44,7 +44,7 @@ def async_url(text: str) -> URL:
     return url
 
 
-class DatabaseSettings(BaseConcern):
+class DatabaseSettings(SettingsGroup):
     """Where the database is, and the pool of connections that each process keeps."""
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
@@ -81,3 +81,6 @@ class DatabaseSettings(BaseConcern):
         if self.echo:
             problems.append("DATABASE_ECHO is on: it writes personal data into the log.")
         return problems
+
+
+database_settings = DatabaseSettings()

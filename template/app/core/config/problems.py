@@ -11,43 +11,44 @@ from dotenv.parser import Original, parse_stream
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
-from app.core.config.base import ROOT, BaseConcern, env_files
+from app.core.config.base import ROOT, SettingsGroup, env_files
 
 _SHOWN = 60
 """A longer value is not repeated."""
 
 
 def find_problems() -> list[str]:
-    """Return what keeps the application from starting, in every concern that is imported."""
+    """Return what keeps the application from starting, in every group that is imported."""
     problems = [problem for path in env_files() for problem in _unreadable(path)]
     if problems:
         return problems
     problems = list(_misspelt())
-    for concern in _concerns(BaseConcern):
+    for group in all_groups():
         try:
-            concern()
+            group()
         except ValidationError as error:
-            problems += [_describe(concern, dict(each)) for each in error.errors(include_url=False)]
+            problems += [_describe(group, dict(each)) for each in error.errors(include_url=False)]
         except SettingsError as error:
             problems.append(str(error))
     return problems
 
 
-def _concerns(parent: type[BaseConcern]) -> Iterator[type[BaseConcern]]:
-    for concern in parent.__subclasses__():
-        yield concern
-        yield from _concerns(concern)
+def all_groups(parent: type[SettingsGroup] = SettingsGroup) -> Iterator[type[SettingsGroup]]:
+    """Return every group that is imported."""
+    for group in parent.__subclasses__():
+        yield group
+        yield from all_groups(group)
 
 
-def _names(concern: type[BaseConcern], field: str) -> list[str]:
+def _names(group: type[SettingsGroup], field: str) -> list[str]:
     """Return the variables that a field is read from, the one to use first."""
-    alias = concern.model_fields[field].validation_alias
+    alias = group.model_fields[field].validation_alias
     others = [str(one) for one in alias.choices[1:]] if isinstance(alias, AliasChoices) else []
-    return [concern.variable(field), *others]
+    return [group.variable(field), *others]
 
 
-def _is_secret(concern: type[BaseConcern], field: str) -> bool:
-    annotation = concern.model_fields[field].annotation
+def _is_secret(group: type[SettingsGroup], field: str) -> bool:
+    annotation = group.model_fields[field].annotation
     return SecretStr in (annotation, *get_args(annotation))
 
 
@@ -96,35 +97,33 @@ def _place(names: list[str]) -> str:
     return "by default"
 
 
-def _describe(concern: type[BaseConcern], error: dict[str, Any]) -> str:
+def _describe(group: type[SettingsGroup], error: dict[str, Any]) -> str:
     rule = str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     rule = re.sub(r"unable to parse string as .*", "unable to parse it", rule)
     rule = f"{re.sub('^String should', 'must', rule).rstrip('.')}."
-    field = next(
-        (name for name in concern.model_fields if error["loc"][:1] in ((name,), *_locations(concern, name))), None
-    )
+    field = next((name for name in group.model_fields if error["loc"][:1] in ((name,), *_locations(group, name))), None)
     if field is None:
         # A rule of several settings, which names them.
         named = [name for name in _known() if re.search(rf"\b{name}\b", rule)]
         places = ", ".join(f"{name} {_place([name])}" for name in named)
         return f"{rule} ({places})" if places else rule
-    names = _names(concern, field)
+    names = _names(group, field)
     text = str(error["input"])
-    secret = _is_secret(concern, field) or ("://" in text and "@" in text) or len(text) > _SHOWN
+    secret = _is_secret(group, field) or ("://" in text and "@" in text) or len(text) > _SHOWN
     return f"{names[0]}{'' if secret else f'={text!r}'} ({_place(names)}): {rule}"
 
 
-def _locations(concern: type[BaseConcern], field: str) -> list[tuple[str]]:
-    return [(name,) for name in _names(concern, field)]
+def _locations(group: type[SettingsGroup], field: str) -> list[tuple[str]]:
+    return [(name,) for name in _names(group, field)]
 
 
 def _known() -> dict[str, bool]:
     """Return every variable, and whether a file may hold its value."""
     return {
-        name.upper(): _is_secret(concern, field)
-        for concern in _concerns(BaseConcern)
-        for field in concern.model_fields
-        for name in _names(concern, field)
+        name.upper(): _is_secret(group, field)
+        for group in all_groups()
+        for field in group.model_fields
+        for name in _names(group, field)
     }
 
 

@@ -1,0 +1,76 @@
+"""Points of the production checklist, `python -m app.audit`: what a check returns, and help to write one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from app.core.config import load_groups
+
+_TIME_LIMIT = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the audit."""
+
+    state: Literal["ok", "problem", "skipped"]
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return f"{self.state:<8} {self.what}: {self.text}"
+
+
+@dataclass(frozen=True)
+class AuditPoint:
+    """A check of a feature: `settings` reads only the configuration, `services` asks the servers that are running."""
+
+    part: Literal["settings", "services"]
+    check: Callable[[], AsyncIterator[Finding]]
+
+
+class Unmet(Exception):
+    """A point of the checklist is not met; the message says so."""
+
+
+def problem(what: str, text: str) -> Finding:
+    """Return a finding that makes the audit fail."""
+    return Finding("problem", what, text)
+
+
+def no_answer(what: str, failure: str) -> Finding:
+    """Return the finding for a server that does not answer."""
+    return problem(
+        what,
+        f"does not answer: {failure}. Is it running, and does it let this host in? In containers run this audit there.",
+    )
+
+
+async def failure_of(check: Callable[[], Awaitable[object]]) -> str | None:
+    """Return why `check` raised, in one line without secrets; None if it returned within 5 s."""
+    try:
+        async with asyncio.timeout(_TIME_LIMIT):
+            await check()
+    except TimeoutError:
+        return f"no answer within {_TIME_LIMIT:.0f} s"
+    # Each driver has its own errors.
+    except Exception as error:  # noqa: BLE001
+        cause = error.__cause__ if type(error).__name__ == "QueueUnavailable" and error.__cause__ else error
+        first = (str(cause).strip() or type(cause).__name__).partition("\n")[0].rstrip(".")
+        return _without_secrets(first)
+    return None
+
+
+def _without_secrets(text: str) -> str:
+    for group in load_groups():
+        for value in vars(group).values():
+            secret = value.get_secret_value() if isinstance(value, SecretStr) else ""
+            password = urlsplit(secret).password or "" if "://" in secret else ""
+            for hidden in filter(None, (secret, password, unquote(password))):
+                text = text.replace(hidden, "***")
+    return text

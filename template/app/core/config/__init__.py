@@ -1,0 +1,101 @@
+"""Configuration: a `SettingsGroup` for each topic, whose one instance stands below it, such as `app_settings`.
+
+The groups of the core are in this package, those of a feature in its `config.py`. Values come from the process environment,
+then `secret/.env.<ENVIRONMENT>`, then the defaults of the classes. Invalid settings end the process with exit code 2 and one
+line each on stderr.
+"""
+
+import contextlib
+import importlib
+import pkgutil
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from app.core.config.base import SettingsGroup
+from app.core.config.problems import all_groups, find_problems
+from app.core.discovery import feature_modules
+from app.core.moved import moved_attributes
+
+
+class UnsafeSettings(SystemExit):
+    """The settings are not safe for production; the message lists each problem. Ends the process with exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 2
+
+
+def load_groups() -> list[SettingsGroup]:
+    """Read the settings of every group of the application again and return them."""
+    return [group() for group in all_groups() if group.__module__.startswith("app.")]
+
+
+def audit_settings() -> list[str]:
+    """Return what is not safe for production, one sentence each, naming the variable."""
+    return [problem for group in load_groups() for problem in group.audit()]
+
+
+def require_safe_settings() -> None:
+    """Return in development and tests; in staging and production only if the audit finds nothing.
+
+    Raises:
+        UnsafeSettings: the audit found a problem; it is printed to stderr too.
+    """
+    from app.core.config.application import ApplicationSettings  # noqa: PLC0415 - defines a group: see _load
+
+    application = ApplicationSettings()
+    unsafe = audit_settings() if application.must_be_safe else []
+    if unsafe:
+        listed = "\n".join(f"- {problem}" for problem in unsafe)
+        message = f"ENVIRONMENT={application.environment} does not start with these settings:\n{listed}"
+        print(message, file=sys.stderr)
+        raise UnsafeSettings(message)
+
+
+def _load() -> None:
+    """Import every module with settings before anything uses one, so that all problems are reported at once."""
+    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    for name in (*names, *feature_modules("config")):
+        # What is raised here is among the problems below, in words that say where the value comes from.
+        with contextlib.suppress(ValidationError, SettingsError):
+            importlib.import_module(name)
+    problems = find_problems()
+    if problems:
+        # No exception: a traceback would bury which setting is invalid, and where it is.
+        print(*problems, sep="\n", file=sys.stderr)
+        sys.exit(2)
+
+
+_load()
+
+
+class _Settings:
+    """`settings.celery` and the like, as releases before 0.5.0 had them."""
+
+    __getattr__ = moved_attributes(
+        "settings",
+        {
+            "app": "app.core.config.application.app_settings",
+            "database": "app.core.config.database.database_settings",
+            "redis": "app.core.config.redis.redis_settings",
+            "celery": "app.core.config.celery.celery_settings",
+            "jwt": "app.features.accounts.config.jwt_settings",
+            "passwords": "app.features.accounts.config.password_settings",
+            "codes": "app.features.accounts.complete.config.code_settings",
+            "email": "app.features.email.config.email_settings",
+            "redbeat": "app.features.redbeat.config.redbeat_settings",
+            "notifications": "app.features.notifications.config.notification_settings",
+            "storage": "app.features.storage.config.storage_settings",
+            "backup": "app.features.backup.config.backup_settings",
+            "metrics": "app.features.metrics.config.metrics_settings",
+            "sentry": "app.features.error_reports.config.sentry_settings",
+            "cors": "app.features.cors.config.cors_settings",
+        },
+    )
+
+
+settings: Any = _Settings()
+"""Deprecated: import the instance of the group."""

@@ -1,0 +1,1 @@
+"""User accounts: users, logins, access tokens and the dependency `CurrentUser`."""

@@ -1,0 +1,1 @@
+"""Complete accounts: verified addresses, password resets, devices and rate limits."""

@@ -1,0 +1,145 @@
+"""Logins over HTTP: tokens, and the devices that have them."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import get_db
+from app.features.accounts.complete.known_device import remember_device
+from app.features.accounts.complete.limits import LOGIN, forgive, limit_address, limit_client
+from app.features.accounts.complete.logins import Tokens, end_login, end_logins, list_logins, open_login, refresh_login
+from app.features.accounts.complete.registration import is_registered
+from app.features.accounts.config import jwt_settings
+from app.features.accounts.deps import CurrentLogin
+from app.features.accounts.schemas import LoginRequest, LoginResponse
+from app.features.accounts.service import authenticate, begin_login
+from app.features.accounts.tokens import InvalidToken
+
+router = APIRouter()
+
+Database = Annotated[AsyncSession, Depends(get_db)]
+_TOO_MANY: dict[int | str, dict[str, Any]] = {429: {"description": "Too many attempts"}}
+
+
+class TokenResponse(LoginResponse):
+    """With the token for POST /refresh, which is good once; keep it where no script of a page reads it."""
+
+    refresh_token: str
+
+
+class RefreshRequest(BaseModel):
+    """A refresh token."""
+
+    refresh_token: str = Field(min_length=1, max_length=2000)
+
+
+class Device(BaseModel):
+    """A login that is open."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    user_agent: str | None
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+    current: bool = False
+
+
+@router.post(
+    "/login",
+    responses={
+        401: {"description": "Incorrect e-mail or password"},
+        403: {"description": "The password is right, but the address is not verified"},
+        **_TOO_MANY,
+    },
+)
+async def login(
+    request: Request,
+    response: Response,
+    body: LoginRequest,
+    db: Database,
+    user_agent: Annotated[str | None, Header()] = None,
+) -> TokenResponse:
+    """Open a login and return its tokens."""
+    await limit_address(LOGIN, request, body.email)
+    user = await authenticate(db, body.email, body.password)
+    # The same answer to a registration of an address that has an account: another one would tell that it has.
+    if user is None and await is_registered(db, body.email, body.password):
+        raise _not_verified()
+    if user is None:
+        raise _no_login()
+    if not user.is_verified:
+        raise _not_verified()
+    await forgive(LOGIN, request, body.email)
+    if not await begin_login(db, user, body.password):
+        raise _no_login()
+    tokens = await open_login(db, user, user_agent)
+    await db.commit()
+    remember_device(request, response, body.email)
+    return _answer(response, tokens)
+
+
+@router.post(
+    "/refresh",
+    dependencies=[Depends(limit_client)],
+    responses={401: {"description": "The token is not good"}, **_TOO_MANY},
+)
+async def refresh(response: Response, body: RefreshRequest, db: Database) -> TokenResponse:
+    """Return new tokens for a refresh token. One that was used before ends its login, so refresh one at a time."""
+    try:
+        tokens = await refresh_login(db, body.refresh_token)
+    except InvalidToken as error:
+        raise HTTPException(401, "Log in again: the refresh token is not good, or its login has ended.") from error
+    return _answer(response, tokens)
+
+
+@router.post("/logout", status_code=204)
+async def logout(login: CurrentLogin, db: Database) -> None:
+    """End this login."""
+    await end_login(db, login.user, login.session.id)
+    await db.commit()
+
+
+@router.post("/logout-all", status_code=204)
+async def logout_all(login: CurrentLogin, db: Database) -> None:
+    """End all logins of the user."""
+    await end_logins(db, login.user)
+    await db.commit()
+
+
+@router.get("/devices")
+async def devices(login: CurrentLogin, db: Database) -> list[Device]:
+    """List the user's logins, the one used last first."""
+    found = [Device.model_validate(session) for session in await list_logins(db, login.user)]
+    return [device.model_copy(update={"current": device.id == login.session.id}) for device in found]
+
+
+@router.delete("/devices/{device_id}", status_code=204, responses={404: {"description": "No such login"}})
+async def end_device(device_id: int, login: CurrentLogin, db: Database) -> None:
+    """End one of the user's logins."""
+    if not 0 < device_id < 2**31 or not await end_login(db, login.user, device_id):
+        raise HTTPException(404, "You have no such login.")
+    await db.commit()
+
+
+def _no_login() -> HTTPException:
+    return HTTPException(401, "Incorrect e-mail or password.")
+
+
+def _not_verified() -> HTTPException:
+    return HTTPException(
+        403,
+        "The address is not verified: send the code that was mailed to POST /verify-email. "
+        "POST /resend-verification mails another one, and POST /forgot-password one that sets a new password.",
+    )
+
+
+def _answer(response: Response, tokens: Tokens) -> TokenResponse:
+    # https://www.rfc-editor.org/rfc/rfc6749#section-5.1
+    response.headers["Cache-Control"] = "no-store"
+    lifetime = jwt_settings.access_token_expiration
+    return TokenResponse(access_token=tokens.access, refresh_token=tokens.refresh, expires_in=lifetime)

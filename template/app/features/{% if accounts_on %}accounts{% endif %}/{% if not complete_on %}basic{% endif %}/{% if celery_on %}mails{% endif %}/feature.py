@@ -1,0 +1,8 @@
+"""Registrations queue the welcome mail."""
+
+from app.core.features import Feature
+from app.features.accounts.basic.mails.welcome import WelcomeByMail
+from app.features.accounts.basic.welcome import welcomes
+
+welcomes.append(WelcomeByMail())
+feature = Feature()

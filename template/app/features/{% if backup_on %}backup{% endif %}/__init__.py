@@ -1,0 +1,1 @@
+"""Database backups in the storage: `python -m app.features.backup list`."""

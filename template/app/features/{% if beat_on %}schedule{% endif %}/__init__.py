@@ -1,0 +1,1 @@
+"""The schedule: beat's readiness checks."""

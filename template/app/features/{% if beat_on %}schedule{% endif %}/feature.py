@@ -1,0 +1,23 @@
+"""What the schedule adds to the API."""
+
+from collections.abc import AsyncIterator
+
+from app.core.audit import AuditPoint, Finding
+from app.core.features import Feature
+from app.features.tasks.audit import liveness_finding
+from app.worker import liveness, schedule_health
+
+
+async def _beat_findings() -> AsyncIterator[Finding]:
+    for part in ("beat", "schedule"):
+        yield await liveness_finding(part)
+
+
+feature = Feature(
+    checks={
+        "beat": liveness.check("beat"),
+        "schedule": liveness.check("schedule"),
+        "schedule_entries": schedule_health.check,
+    },
+    audit=[AuditPoint("services", _beat_findings)],
+)

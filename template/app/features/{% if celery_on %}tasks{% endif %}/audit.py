@@ -1,0 +1,99 @@
+"""The audit's points about the broker, the result store and the workers."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from app.core.audit import Finding, Unmet, failure_of, no_answer, problem
+from app.core.celery import celery_app
+from app.core.config.base import is_local
+from app.core.config.celery import celery_settings
+from app.core.config.redis import redis_settings
+from app.worker import liveness, permissions
+
+_VARIABLES = {"broker": "CELERY_BROKER_URL", "results": "CELERY_RESULT_BACKEND"}
+
+
+async def broker_findings() -> AsyncIterator[Finding]:
+    """Check the Redis databases of queues and results, and that a worker is alive."""
+    answering = []
+    for name in _VARIABLES:
+        failure = await failure_of(_with_client(name, lambda redis: redis.ping()))
+        if failure:
+            yield no_answer(f"redis ({name})", failure)
+        else:
+            answering.append(name)
+            yield Finding("ok", f"redis ({name})", "answers")
+    for name in answering:
+        for require, text in (
+            (_require_persistence, "keeps its data"),
+            (functools.partial(_require_permissions, _VARIABLES[name]), "allows what is needed"),
+        ):
+            failure = await failure_of(_with_client(name, require))
+            yield problem(f"redis ({name})", failure) if failure else Finding("ok", f"redis ({name})", text)
+    yield _databases_finding()
+    yield await liveness_finding("worker")
+
+
+async def liveness_finding(part: str) -> Finding:
+    """Check that a part of the system has sent a heartbeat."""
+    if await failure_of(_with_client("broker", lambda redis: redis.ping())):
+        return Finding("skipped", part, "Redis does not answer")
+    failure = await failure_of(liveness.check(part))
+    return problem(part, f"{failure}. Is it started?") if failure else Finding("ok", part, "was heard of")
+
+
+def _with_client(name: str, use: Callable[[Any], Any]) -> Callable[[], Awaitable[Any]]:
+    def call() -> Any:
+        if name == "results":
+            backend: Any = celery_app.backend
+            return use(backend.client)
+        pool: Any = celery_app.pool
+        with pool.acquire(block=True, timeout=2) as connection:
+            return use(connection.default_channel.client)
+
+    return lambda: asyncio.to_thread(call)
+
+
+def _require_persistence(redis: Any) -> None:
+    """Raise what would make this server lose tasks. INFO is allowed where a service forbids CONFIG."""
+    problems = []
+    policy = redis.info("memory").get("maxmemory_policy")
+    if policy != "noeviction":
+        problems.append(f"maxmemory-policy is {policy}, which drops tasks and results when it is full: set noeviction.")
+    if not redis.info("persistence").get("aof_enabled"):
+        problems.append("the append-only file is off, so that a restart loses tasks and results: set appendonly yes.")
+    if problems:
+        raise Unmet(" ".join(problems))
+
+
+def _require_permissions(variable: str, redis: Any) -> None:
+    missing = permissions.missing_permissions(redis)
+    if missing:
+        raise Unmet(permissions.explain(variable, missing))
+
+
+def _databases_finding() -> Finding:
+    urls = {
+        "REDIS_CONNECTION_URL": redis_settings.connection_url,
+        "CELERY_BROKER_URL": celery_settings.broker_url,
+        "CELERY_RESULT_BACKEND": celery_settings.result_backend,
+    }
+    users: dict[tuple[str, int, str], list[str]] = {}
+    for variable, url in urls.items():
+        users.setdefault(_redis_database(url), []).append(variable)
+    shared = [" and ".join(variables) for variables in users.values() if len(variables) > 1]
+    if shared:
+        text = f"{'; '.join(shared)} name the same database: give each its own, /0, /1 and /2, or its own server."
+        return problem("redis databases", text)
+    return Finding("ok", "redis databases", "cache, queues and results have one each")
+
+
+def _redis_database(url: SecretStr) -> tuple[str, int, str]:
+    parts = urlsplit(url.get_secret_value())
+    host = "localhost" if is_local(parts.hostname) else str(parts.hostname)
+    return host, parts.port or 6379, parts.path.strip("/") or "0"

@@ -1,0 +1,21 @@
+"""What Celery adds to the API."""
+
+from app.core.audit import AuditPoint
+from app.core.features import Feature, Routes
+from app.features.tasks import routes
+from app.features.tasks.audit import broker_findings
+from app.worker import liveness
+from app.worker.owners import TooManyJobs
+from app.worker.publish import QueueUnavailable
+from app.worker.serializer import InvalidArguments
+
+feature = Feature(
+    routes=[routes.router, Routes(routes.examples, in_production=False)],
+    checks={"worker": liveness.check("worker")},
+    exception_handlers={
+        TooManyJobs: routes.too_many_jobs,
+        QueueUnavailable: routes.queue_unavailable,
+        InvalidArguments: routes.invalid_arguments,
+    },
+    audit=[AuditPoint("services", broker_findings)],
+)

@@ -1,0 +1,1 @@
+"""CSV files larger than memory: cleaned and summed up row by row."""

@@ -1,0 +1,1 @@
+"""Mails: `email_service`, templates and SMTP."""

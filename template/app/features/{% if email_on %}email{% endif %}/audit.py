@@ -1,0 +1,21 @@
+"""The audit's points about mails."""
+
+from collections.abc import AsyncIterator
+
+from app.core.audit import Finding, problem
+from app.core.config.base import is_local
+from app.features.email.config import email_settings
+
+
+async def email_findings() -> AsyncIterator[Finding]:
+    """Check that mails go to a real server, from a real address."""
+    if is_local(email_settings.host) or _is_example(email_settings.host):
+        yield problem("email", "EMAIL_HOST is this machine or an example: name the mail server.")
+    elif _is_example(email_settings.from_email.rpartition("@")[2]):
+        yield problem("email", "EMAIL_FROM_EMAIL is an example: name an address that your mail server sends for.")
+    else:
+        yield Finding("ok", "email", f"sent through {email_settings.host}")
+
+
+def _is_example(host: str) -> bool:
+    return f".{host}".endswith((".example.com", ".example.org", ".example.net"))

@@ -1,0 +1,1 @@
+"""Upload and download of files, with a quota for each owner."""

@@ -1,0 +1,10 @@
+"""What files add to the API."""
+
+from app.core.features import Feature, Routes
+from app.features.files import routes
+from app.features.storage.config import storage_settings
+
+feature = Feature(
+    routes=[Routes(routes.uploads, max_body_bytes=lambda: storage_settings.max_upload_bytes), routes.router],
+    exception_handlers={routes.StorageError: routes.storage_unavailable},
+)

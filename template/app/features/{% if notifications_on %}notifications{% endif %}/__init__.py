@@ -1,0 +1,1 @@
+"""Notifications: webhooks to one receiver and to many."""

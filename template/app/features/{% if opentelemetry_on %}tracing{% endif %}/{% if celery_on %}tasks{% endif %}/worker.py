@@ -1,0 +1,58 @@
+"""Carries a trace from where a task is published into the task, and on into what the task publishes."""
+
+from typing import Any
+
+from celery import states
+from celery.signals import before_task_publish, task_postrun, task_prerun, worker_process_shutdown, worker_shutdown
+from opentelemetry import context, propagate, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from app.features.tracing import provider
+
+
+def connect() -> None:
+    """Trace what is published and what runs. Each process starts when it first does: threads do not outlive a fork."""
+    before_task_publish.connect(_published, weak=False)
+    task_prerun.connect(_started, weak=False)
+    task_postrun.connect(_ended, weak=False)
+    worker_process_shutdown.connect(_stop, weak=False)
+    worker_shutdown.connect(_stop, weak=False)
+
+
+def _published(sender: str, headers: dict[str, Any], routing_key: str | None = None, **_: object) -> None:
+    provider.start()
+    attributes = {"messaging.destination.name": routing_key or "", **_attributes(headers["id"])}
+    name, kind = f"publish {sender}", SpanKind.PRODUCER
+    with trace.get_tracer(__name__).start_as_current_span(name, kind=kind, attributes=attributes):
+        # A retry brings its first attempt's headers along; they are written over.
+        propagate.inject(headers)
+
+
+def _started(task_id: str, task: Any, **_: object) -> None:
+    provider.start()
+    carrier = {name: value for name, value in vars(task.request).items() if isinstance(value, str)}
+    parent = propagate.extract(carrier)
+    attributes = {"celery.retries": task.request.retries, **_attributes(task_id)}
+    span = trace.get_tracer(__name__).start_span(task.name, parent, SpanKind.CONSUMER, attributes)
+    # With the run and not by the id: in threads the next attempt may start before this one has ended.
+    task.request.traced = span, context.attach(trace.set_span_in_context(span, parent))
+
+
+def _ended(task: Any, state: str | None = None, retval: object = None, **_: object) -> None:
+    span: Span
+    span, token = task.request.traced
+    context.detach(token)
+    span.set_attribute("celery.state", state or "")
+    if state == states.FAILURE:
+        # Its message may hold personal data and stays in the log.
+        span.set_attribute("error.type", type(retval).__qualname__)
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+def _stop(**_: object) -> None:
+    provider.stop()
+
+
+def _attributes(task_id: str) -> dict[str, str]:
+    return {"messaging.system": "celery", "messaging.message.id": task_id}

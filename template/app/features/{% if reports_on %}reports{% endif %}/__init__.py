@@ -1,0 +1,1 @@
+"""Monthly reports as PDF files."""

@@ -1,0 +1,1 @@
+"""Error reports for Sentry, of requests and of tasks."""

@@ -1,0 +1,1 @@
+"""Storage for files: a folder or a bucket."""

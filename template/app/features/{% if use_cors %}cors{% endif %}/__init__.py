@@ -1,0 +1,1 @@
+"""Pages of other origins may call the API (CORS)."""

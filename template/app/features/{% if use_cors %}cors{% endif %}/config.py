@@ -1,0 +1,56 @@
+"""Which other origins' pages may call the API from a browser."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from app.core.config.base import CommaSeparated, SettingsGroup
+
+
+class CorsSettings(SettingsGroup):
+    """The answers to a browser that asks; nothing is allowed until an origin is named."""
+
+    model_config = SettingsConfigDict(env_prefix="CORS_")
+
+    allowed_origins: CommaSeparated = Field(
+        [], max_length=100, description="Origins such as `https://example.com`, comma-separated; `*` is every origin."
+    )
+    allow_credentials: bool = Field(False, description="Let pages send cookies and logins.")
+    allow_methods: CommaSeparated = Field(
+        ["GET", "POST", "PUT", "PATCH", "DELETE"], max_length=20, description="Methods, comma-separated."
+    )
+    allow_headers: CommaSeparated = Field(
+        ["Authorization", "Content-Type"], max_length=100, description="Request headers, comma-separated."
+    )
+    expose_headers: CommaSeparated = Field(
+        [], max_length=100, description="Response headers that a page may read, comma-separated."
+    )
+    max_age: int = Field(600, ge=0, le=86400, description="Seconds that a browser remembers the answer.")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if origin != "*" and (not parts.scheme or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc):
+                raise ValueError(
+                    "must be * or origins such as https://example.com:8443, without a path or a slash behind"
+                )
+        return value
+
+    def middleware_options(self) -> dict[str, Any]:
+        """Return the arguments of Starlette's CORSMiddleware."""
+        options = self.model_dump()
+        options["allow_origins"] = options.pop("allowed_origins")
+        return options
+
+    def audit(self) -> list[str]:
+        """Return what is not fit for production."""
+        if "*" in self.allowed_origins and self.allow_credentials:
+            return ["CORS_ALLOWED_ORIGINS is * while CORS_ALLOW_CREDENTIALS is on: any page may act as the user."]
+        return []
+
+
+cors_settings = CorsSettings()

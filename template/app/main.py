@@ -1,0 +1,87 @@
+"""The FastAPI application: `uvicorn app.main:app`. Features add their part (app/core/features.py)."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from app.api import health
+from app.api.content_too_large import ContentTooLarge, refuse_larger_body
+from app.api.errors import invalid_request
+from app.api.openapi import document_answers
+from app.api.security_headers import SecurityHeaders
+from app.core.config import require_safe_settings
+from app.core.config.application import app_settings
+from app.core.database import close_database, open_database, ping_database
+from app.core.features import Routes, load_features
+from app.core.logging import configure_logging
+
+
+def create_app() -> FastAPI:
+    """Return a new application.
+
+    Raises:
+        UnsafeSettings: the settings are not safe for production and `ENVIRONMENT` is production or staging.
+    """
+    require_safe_settings()
+    configure_logging()
+    features = load_features()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await open_database()
+            stack.push_async_callback(close_database)
+            for feature in features:
+                if feature.lifespan:
+                    await stack.enter_async_context(feature.lifespan())
+            yield
+
+    options: dict[str, Any] = {}
+    for feature in features:
+        if feature.start:
+            feature.start()
+        options |= feature.options
+    app = FastAPI(
+        title=app_settings.name,
+        version=app_settings.version,
+        description=app_settings.description,
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if app_settings.docs_enabled else None,
+        # The largest request body; a router or a route may have another one.
+        max_body_size=app_settings.max_body_bytes,
+        dependencies=[Depends(refuse_larger_body)],
+        **options,
+    )
+    app.add_middleware(ContentTooLarge)
+    app.add_exception_handler(RequestValidationError, invalid_request)
+    health.checks.clear()
+    health.checks["database"] = ping_database
+    app.include_router(health.router)
+    for feature in features:
+        for part in feature.routes:
+            include_routes(app, part)
+        for error, handler in feature.exception_handlers.items():
+            app.add_exception_handler(error, handler)
+        for middleware in feature.middleware:
+            app.add_middleware(middleware)
+        health.checks.update(feature.checks)
+    app.add_middleware(SecurityHeaders)
+    # Outermost: everything inside sees the client's address, not the proxy's.
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=app_settings.forwarded_allow_ips)
+    document_answers(app)
+    return app
+
+
+def include_routes(app: FastAPI, part: APIRouter | Routes) -> None:
+    """Add a feature's routes to the application."""
+    if isinstance(part, APIRouter):
+        app.include_router(part)
+    elif part.in_production or not app_settings.must_be_safe:
+        app.include_router(part.router, max_body_size=part.max_body_bytes() if part.max_body_bytes else None)
+
+
+app = create_app()

@@ -1,0 +1,200 @@
+"""`make audit`: each point of the checklist is seen to fail and, where this project can, to hold."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app import audit
+from app.core import audit as points
+from app.core import audit_points
+from app.core.config import load_groups
+from app.core.config.application import app_settings
+from app.core.config.database import database_settings
+from app.core.database import session_scope
+from tests import ROOT
+
+SECRET = "hunter2-hunter2-hunter2"
+
+
+def run(*parts: str, **variables: str) -> tuple[int, list[str]]:
+    """Run the audit as its command line does; return its exit code and lines. Nothing else is printed."""
+    command = [sys.executable, "-m", "app.audit", *parts]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def found(findings: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return states and texts by what they are about."""
+    by_name: dict[str, list[tuple[str, str]]] = {}
+    for finding in findings:
+        by_name.setdefault(finding.what, []).append((finding.state, finding.text))
+    return by_name
+
+
+async def services() -> dict[str, list[tuple[str, str]]]:
+    """Return what the services' audit finds."""
+    return found(await audit.collect(["services"]))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder instead of the project's, with settings that only their owner reads."""
+    (tmp_path / "secret").mkdir(mode=0o755)
+    file = tmp_path / "secret" / ".env.production"
+    file.touch(mode=0o600)
+    (tmp_path / "secret" / "env.production.example").touch(mode=0o644)
+    monkeypatch.setattr(audit_points, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_exit_code_and_each_unsafe_setting() -> None:
+    code, lines = run(
+        "settings",
+        ENVIRONMENT="production",
+        DATABASE_URL="postgresql://app:postgres@db/x",
+        DATABASE_ECHO="true",
+        LOG_LEVEL="DEBUG",
+    )
+    assert code == 1
+    problems = [line for line in lines if line.startswith("problem  ")]
+    for expected in ("DATABASE_URL holds a default", "DATABASE_ECHO is on", "LOG_LEVEL is DEBUG"):
+        assert [line for line in problems if expected in line], lines
+    assert "ok       environment: production" in lines
+
+
+def test_safe_settings_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_settings, "environment", "production")
+    for group in load_groups():
+        monkeypatch.setattr(type(group), "audit", lambda _: [])
+    lines = found(audit_points.settings_findings())
+    assert [lines[name][0][0] for name in ("environment", "settings", "logs")] == ["ok"] * 3
+
+
+def test_development_is_not_audited_by_mistake() -> None:
+    code, lines = run("settings", ENVIRONMENT="test")
+    assert code == 1
+    assert any(line.startswith("problem  environment: ENVIRONMENT is test") for line in lines)
+
+
+def test_nonsense_is_a_line_and_no_traceback() -> None:
+    code, lines = run(DATABASE_POOL_SIZE="many")
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith("problem  settings: DATABASE_POOL_SIZE='many' (in the process environment): must be")
+    code, lines = run(DATABASE_URL="", DATABASE_URL_FILE="/nowhere")
+    assert code == 1
+    assert "DATABASE_URL_FILE: /nowhere cannot be read" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "compose", "state"),
+    [
+        (["127.0.0.1"], True, "problem"),
+        (["127.0.0.1", "::1"], True, "problem"),
+        (["127.0.0.1", "172.16.0.0/12"], True, "ok"),
+        (["127.0.0.1"], False, "ok"),
+    ],
+)
+def test_containers_need_a_proxy_that_is_trusted(trusted: list[str], compose: bool, state: str) -> None:
+    assert audit_points.proxy_finding(trusted, in_containers=compose).state == state
+
+
+def test_files_that_others_read(project: Path) -> None:
+    file = project / "secret" / ".env.production"
+    overlay = project / "kubernetes" / "overlays" / "production" / "app.env"
+    assert found(audit_points.file_findings())["files"][0][0] == "ok"
+    file.chmod(0o644)
+    assert found(audit_points.file_findings())["files"] == [
+        ("problem", "secret/.env.production can be read by every user of this host: chmod 600 it")
+    ]
+    (project / "secret").chmod(0o700)
+    assert found(audit_points.file_findings())["files"][0][0] == "ok"
+    overlay.parent.mkdir(parents=True, mode=0o755)
+    overlay.touch()
+    overlay.chmod(0o644)
+    assert "overlays/production/app.env" in found(audit_points.file_findings())["files"][0][1]
+
+
+def test_an_image_has_no_settings_files_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_points, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    lines = found(audit_points.file_findings())
+    assert (lines["files"][0][0], lines["git"][0][0]) == ("skipped", "skipped")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(audit_points.file_findings())["git"][0][0] == "skipped"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
+def test_files_that_git_tracks(project: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    subprocess.run(["git", "add", "--force", "secret/env.production.example"], cwd=project, check=True)
+    assert found(audit_points.file_findings())["git"] == [("ok", "no settings file is tracked")]
+    subprocess.run(["git", "add", "--force", "secret"], cwd=project, check=True)
+    ((state, line),) = found(audit_points.file_findings())["git"]
+    assert state == "problem"
+    assert line.startswith("secret/.env.production is in git")
+
+
+async def test_a_database_that_is_up_to_date() -> None:
+    lines = await services()
+    assert (lines["database"], lines["migrations"][0][0]) == ([("ok", "answers")], "ok")
+
+
+async def test_a_database_that_is_behind_or_ahead() -> None:
+    async with session_scope() as db:
+        known = list(await db.scalars(text("SELECT version_num FROM alembic_version")))
+    try:
+        async with session_scope() as db:
+            await db.execute(text("DELETE FROM alembic_version"))
+        ((state, line),) = (await services())["migrations"]
+        # A project without a revision has none to be behind.
+        assert (state, "not applied: alembic upgrade heads" in line) == (("problem", True) if known else ("ok", False))
+        async with session_scope() as db:
+            await db.execute(text("INSERT INTO alembic_version VALUES ('unknown')"))
+        ((state, line),) = (await services())["migrations"]
+        assert (state, "a newer release wrote it" in line) == ("problem", True)
+    finally:
+        async with session_scope() as db:
+            await db.execute(text("DELETE FROM alembic_version"))
+            for version in known:
+                await db.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": version})
+
+
+@pytest.mark.processes
+def test_servers_that_are_not_there_are_lines_without_secrets() -> None:
+    scheme = {"postgresql": "postgresql", "mysql": "mysql"}.get(database_settings.sqlalchemy_url.get_backend_name())
+    gone = {
+        name: f"redis://:{SECRET}@127.0.0.1:1/{number}"
+        for number, name in enumerate(("REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"))
+    }
+    if scheme:
+        gone["DATABASE_URL"] = f"{scheme}://app:{SECRET}@127.0.0.1:1/x"
+    else:
+        gone["DATABASE_URL"] = f"sqlite:///{ROOT}/alembic.ini"
+    code, lines = run("services", **gone)
+    assert code == 1
+    assert SECRET not in "\n".join(lines)
+    names = {
+        "REDIS_CONNECTION_URL": "redis (cache)",
+        "CELERY_BROKER_URL": "redis (broker)",
+        "CELERY_RESULT_BACKEND": "redis (results)",
+    }
+    known = {type(group).variable(field) for group in load_groups() for field in type(group).model_fields}
+    expected = {"database", *(name for variable, name in names.items() if variable in known)}
+    states = {line.split(":")[0] for line in lines if "does not answer: " in line}
+    assert states == {f"problem  {name}" for name in expected}
+    assert "skipped  migrations: the database does not answer" in lines
+    assert ("skipped  worker: Redis does not answer" in lines) is ("CELERY_BROKER_URL" in known)
+
+
+def test_a_password_in_an_error_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://u:a%40secret@h/x")
+    assert points._without_secrets("no a@secret, a%40secret") == "no ***, ***"

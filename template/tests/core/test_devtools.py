@@ -1,0 +1,391 @@
+"""The commands for development."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.core.config import audit_settings, base, load_groups, require_safe_settings
+from devtools import check, conflicts, dev, secrets, servers, update
+from tests import ROOT
+
+
+def test_secrets_are_written_once(tmp_path: Path) -> None:
+    for example in (ROOT / "secret").glob("env.*.example"):
+        (tmp_path / example.name).write_text(example.read_text())
+    written = secrets.write_missing(tmp_path)
+    assert {path.name for path in written} >= {".env.development", ".env.production"}
+    before = {path: path.read_text() for path in written}
+    assert "<random" not in "".join(before.values())
+    assert all(path.stat().st_mode & 0o077 == 0 for path in written)
+    assert secrets.write_missing(tmp_path) == []
+    assert {path: path.read_text() for path in written} == before
+
+
+def _examples(folder: Path) -> None:
+    (folder / "env.production.example").write_text("A=redis://:<random:one>@redis/0\nB=<random:two>\nC=3\n")
+    (folder / "env.redis.example").write_text("PASSWORD=<random:one>\n")
+    (folder / "env.development.example").write_text("B=<random:two>\n")
+
+
+def test_a_server_gets_the_password_that_its_clients_have(tmp_path: Path) -> None:
+    _examples(tmp_path)
+    (tmp_path / ".env.production").write_text("A=redis://:pass%40word@elsewhere/1\nB=known\n")
+    assert [path.name for path in secrets.write_missing(tmp_path)] == [".env.development", ".env.redis"]
+    assert (tmp_path / ".env.redis").read_text() == "PASSWORD=pass@word\n"
+    # Development's are its own.
+    assert "known" not in (tmp_path / ".env.development").read_text()
+
+
+def test_secrets_are_rotated_one_by_one_and_in_every_file(tmp_path: Path) -> None:
+    _examples(tmp_path)
+    secrets.write_missing(tmp_path)
+    before = {path.name: path.read_text() for path in tmp_path.glob(".env.*")}
+    assert {path.name for path in secrets.rotate(tmp_path, ["one"])} == {".env.production", ".env.redis"}
+    after = {path.name: path.read_text() for path in tmp_path.glob(".env.*")}
+    new = after[".env.redis"].strip().removeprefix("PASSWORD=")
+    assert new not in before[".env.redis"]
+    assert f"A=redis://:{new}@redis/0\n" in after[".env.production"]
+    assert after[".env.production"].splitlines()[1:] == before[".env.production"].splitlines()[1:]
+    assert after[".env.development"] == before[".env.development"]
+    for names in ([], ["three"]):
+        with pytest.raises(ValueError, match="one, two"):
+            secrets.rotate(tmp_path, names)
+
+
+def test_secrets_that_others_may_read_are_protected(tmp_path: Path) -> None:
+    path = tmp_path / ".env.production"
+    path.touch(mode=0o644)
+    secrets.protect(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped"), [(0, False), (1, False), (2, False), (15, False), (-2, True), (130, True), (143, True)]
+)
+def test_only_being_told_to_stop_is_no_failure(code: int, stopped: bool) -> None:
+    assert dev.was_stopped(code) is stopped
+
+
+def test_the_same_name_gets_the_same_random_value() -> None:
+    first, second, other = secrets.fill("<random:a> <random:a> <random:b>").split()
+    assert first == second != other
+    assert len(first) >= 32
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_examples_know_only_settings_that_exist(environment: str) -> None:
+    text = (ROOT / "secret" / f"env.{environment}.example").read_text()
+    named = set(re.findall(r"^([A-Z_]+)=", text, flags=re.MULTILINE))
+    known = {type(group).variable(field) for group in load_groups() for field in type(group).model_fields}
+    assert named
+    assert named <= known
+
+
+def test_production_starts_with_the_written_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").mkdir()
+    example = (ROOT / "secret" / "env.production.example").read_text()
+    (tmp_path / "secret" / ".env.production").write_text(secrets.fill(example))
+    for name in re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(base, "ROOT", tmp_path)
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    require_safe_settings()
+    if "<random" in example:
+        (tmp_path / "secret" / ".env.production").write_text(example)
+        assert audit_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a\nb\n", []),
+        ("a\n<<<<<<< before\nb\n=======\nc\n>>>>>>> after\n", [2, 6]),
+        ("a\r\n<<<<<<< x\r\n||||||| y\r\n", [2, 3]),
+        ("Heading\n=======\n", []),
+        ("<<<<<<<< eight\n", [1]),
+        ("<<<<<<<<<< ten\n", []),
+    ],
+)
+def test_conflict_markers_are_found(text: str, lines: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(text.encode())
+    assert conflicts.marked(path) == lines
+
+
+def test_rejected_changes_are_found(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("added.rej", "x/other.rej", "gone.rej", "ignored.rej", "file.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".gitignore").write_text("ignored.rej\n")
+    subprocess.run(["git", "add", "added.rej", "gone.rej"], cwd=tmp_path, check=True)
+    (tmp_path / "gone.rej").unlink()
+    assert conflicts.rejected(tmp_path) == ["added.rej", "x/other.rej"]
+
+
+def test_the_hooks_see_files_that_git_does_not_track_yet(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    for name in ("tracked.py", "new é.py", "ignored.py", "gone.py", ".gitignore"):
+        (tmp_path / name).write_text("ignored.py\n")
+    subprocess.run(["git", "add", "tracked.py", "gone.py"], cwd=tmp_path, check=True)
+    (tmp_path / "gone.py").unlink()
+    assert check.files(tmp_path) == [".gitignore", "new é.py", "tracked.py"]
+
+
+@pytest.fixture
+def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a project that an update could start in."""
+    (tmp_path / update.ANSWERS).write_text("_commit: v1.0.0\n_src_path: 'gh:org/template'\n")
+    monkeypatch.setattr(update, "ROOT", tmp_path)
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--no-verify", "--message", "Start"]):
+        names = ["-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false"]
+        subprocess.run(["git", *names, *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_an_update_starts_from_a_commit(committed: Path) -> None:
+    assert update.check() == "gh:org/template"
+    (committed / "mine.txt").touch()
+    with pytest.raises(update.Problem, match=r"(?s)Commit or stash.*mine\.txt"):
+        update.check()
+    shutil.rmtree(committed / ".git")
+    with pytest.raises(update.Problem, match="git init"):
+        update.check()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ("<<<<<<< a\n_commit: v1\n=======\n_commit: v2\n>>>>>>> b\n_src_path: x\n", "conflict markers"),
+        ("_commit: v1\n", "does not say which release"),
+        ("_src_path: x\n", "does not say which release"),
+        (None, "does not say which release"),
+    ],
+)
+def test_an_update_needs_its_answers(answers: str | None, words: str, committed: Path) -> None:
+    path = committed / update.ANSWERS
+    if answers is None:
+        path.unlink()
+    else:
+        path.write_text(answers)
+    with pytest.raises(update.Problem, match=words):
+        update.check()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("fatal: could not read from remote repository.", "cannot be reached: there"),
+        ("Copier could not load some Jinja extensions:", "extension"),
+        ("This template requires Copier version >= 99", "newer Copier"),
+        ("something else", "stands above"),
+    ],
+)
+def test_what_copier_says_badly(said: str, words: str) -> None:
+    assert words in update.meaning(said, "there")
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert servers.port_is_taken(port)
+        assert servers.free_port(port) != port
+    free = servers.free_port()
+    assert servers.free_port(free) == free
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder outside of pytest's own, which another run may close to PostgreSQL's user while this one is root.
+
+    Its path is long, and has what programs stumble over.
+    """
+    with tempfile.TemporaryDirectory(prefix="my pro'ject #1 50% (é)-") as path:
+        folder = Path(path) / ("long" * 35)
+        folder.mkdir()
+        yield folder
+
+
+# A language that no machine has.
+UNKNOWN_LOCALE = {"LANG": "xx_XX.UTF-8", "LC_TIME": "yy_YY"}
+
+
+def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+    redis = "REDIS_CONNECTION_URL" in dev.known_settings()
+    postgres = "postgresql" in os.environ["DATABASE_URL"]
+    if not (redis or postgres):
+        pytest.skip("this project has no embedded server")
+    code = (
+        "import pathlib, sys, signal\n"
+        # Ignored in whatever a shell started in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from devtools.servers import embedded_servers\n"
+        f"with embedded_servers(pathlib.Path(sys.argv[1]), redis={redis}, postgres={postgres}):\n"
+        "    print('up', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, **UNKNOWN_LOCALE},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert output.readline() == "up\n"
+    files = [folder / "valkey" / "valkey.pid", folder / "postgresql" / "postmaster.pid"]
+    return process, [int(file.read_text().split()[0]) for file in files if file.exists()]
+
+
+def _alive(pids: list[int]) -> list[str]:
+    """Return those that still run; one that its parent has not asked about yet does not."""
+    found = [
+        subprocess.run(
+            ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        for pid in pids
+    ]
+    return [one.stdout for one in found if one.stdout.strip() and not one.stdout.startswith("Z")]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_servers_end_with_their_process(number: signal.Signals, folder: Path) -> None:
+    process, pids = _start_servers(folder)
+    assert len(_alive(pids)) == len(pids) > 0
+    process.send_signal(number)
+    assert process.wait(30) != 0
+    assert _alive(pids) == []
+
+
+@pytest.mark.processes
+def test_a_folder_has_one_set_of_servers(folder: Path) -> None:
+    with (
+        servers.embedded_servers(folder, redis=False, postgres=False),
+        pytest.raises(servers.FolderInUse, match="make dev"),
+        servers.embedded_servers(folder, redis=False, postgres=False),
+    ):
+        pass
+
+
+@pytest.mark.processes
+def test_servers_of_a_killed_process_are_replaced(folder: Path) -> None:
+    process, old = _start_servers(folder)
+    process.kill()
+    process.wait(10)
+    process, _ = _start_servers(folder)
+    process.terminate()
+    process.wait(30)
+    assert _alive(old) == []
+
+
+@pytest.mark.processes
+def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
+    for part in ("app", "devtools", "migrations"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("alembic.ini", "Procfile"):
+        shutil.copy(ROOT / part, folder)
+    with socket.socket() as taken:
+        # A taken port: the next one is used, and said.
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        _run_dev(folder, taken.getsockname()[1])
+
+
+def _run_dev(folder: Path, wanted: int) -> None:
+    log = folder / "log"
+    # Ports of its own: another project's tests may be at the same place at the same time.
+    ports = {name: str(servers.free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT")}
+    variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "DEV_SERVERS": "embedded", **ports}
+    variables |= UNKNOWN_LOCALE
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "devtools.dev"],
+            cwd=folder,
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        port = int(_logged(log, process, r"dev:   API +http://127\.0\.0\.1:(\d+)/docs"))
+        assert port != wanted
+        assert f"port {wanted} is taken" in log.read_text()
+        assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        beside = folder / ".dev" / "env"
+        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+        assert "dev: everything runs" in log.read_text()
+        _find_the_servers(folder, variables, beside.read_text())
+        # As a terminal does for Ctrl-C: the whole foreground group gets it.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+    assert "dev: everything has stopped" in log.read_text()
+    assert not beside.exists()
+    started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
+    assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
+    assert _alive(started) == []
+    commands = subprocess.run(["ps", "-ww", "-eo", "stat=,command="], capture_output=True, text=True, check=True).stdout
+    assert str(folder) not in commands
+
+
+def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> None:
+    """Check that a command in another terminal has the settings that `make dev` chose."""
+    # The process environment of these tests names other servers.
+    plain = {name: value for name, value in variables.items() if name not in dev.TOLD}
+    code = (
+        "from app.core.config import load_groups\n"
+        "for group in load_groups():\n"
+        "    for field in type(group).model_fields:\n"
+        "        value = getattr(group, field)\n"
+        "        print(type(group).variable(field), getattr(value, 'get_secret_value', lambda: value)())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=plain, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', told, re.MULTILINE) if "URL" in name]
+    assert {f"{name} {value}" for name, value in named} <= set(found)
+    assert named or "sqlite" in variables["DATABASE_URL"]
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "CELERY_BROKER_URL"])
+def test_make_dev_replaces_no_server_that_is_named(variable: str) -> None:
+    url = {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}.get(variable, "redis://:hunter2@127.0.0.1:1/1")
+    variables = {**os.environ, "ENVIRONMENT": "development", variable: url}
+    if variable == "CELERY_BROKER_URL" and "REDIS_CONNECTION_URL" not in os.environ:
+        pytest.skip("this project has no Redis")
+    command = [sys.executable, "-m", "devtools.dev"]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert f"dev: {variable} names a" in result.stdout
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:
+    """Return what the pattern's group matches in the log, once it does."""
+    pause = threading.Event()
+    for _ in range(1200):
+        found = re.search(pattern, log.read_text())
+        if found:
+            return found[1]
+        assert process.poll() is None, log.read_text()
+        pause.wait(0.05)
+    raise AssertionError(f"{pattern} does not come up:\n{log.read_text()}")

@@ -1,0 +1,102 @@
+"""Passwords."""
+
+import asyncio
+import threading
+import time
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from app.core.database import session_scope
+from app.core.threads import BoundedThreads
+from app.features.accounts import security
+from app.features.accounts.config import password_settings
+from app.features.accounts.models import User
+from app.features.accounts.schemas import RegisterRequest
+from app.features.accounts.security import hash_password, needs_rehash, verify_password
+from app.features.accounts.service import EmailTaken, create_user
+from tests import ROOT
+
+PASSWORD = "correct horse battery"
+
+
+async def test_a_hash_fits_its_password_only() -> None:
+    hashed = await hash_password(PASSWORD)
+    assert hashed.startswith("$argon2id$")
+    assert await hash_password(PASSWORD) != hashed
+    assert await verify_password(PASSWORD, hashed)
+    assert not await verify_password("correct horse batterY", hashed)
+    assert not await verify_password(PASSWORD, "no hash at all")
+    assert not needs_rehash(hashed)
+    assert needs_rehash("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$" + "A" * 43)
+
+
+async def test_hashing_does_not_stop_the_event_loop() -> None:
+    hashing = asyncio.gather(*(hash_password(PASSWORD) for _ in range(4)))
+    loop = asyncio.get_running_loop()
+    longest = 0.0
+    while not hashing.done():
+        start = loop.time()
+        await asyncio.sleep(0.005)
+        longest = max(longest, loop.time() - start)
+    await hashing
+    assert longest < 0.5
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_more_logins_than_can_be_hashed_are_answered_503(
+    client: httpx.AsyncClient, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every use of Argon2 goes through the same threads, so that none takes 64 MiB beyond their number."""
+    if known:
+        async with session_scope() as db:
+            await create_user(db, "ada@example.com", SecretStr(PASSWORD))
+    running = most = 0
+    lock = threading.Lock()
+
+    def hashes_slowly(*_: str) -> bool:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with lock:
+            running -= 1
+        return False
+
+    monkeypatch.setattr(security, "_verify", hashes_slowly)
+    monkeypatch.setattr(security, "_threads", BoundedThreads("test", 2, max_waiting=3, max_wait=5))
+    login = {"email": "ada@example.com", "password": PASSWORD}
+    answers = await asyncio.gather(*(client.post("/login", json=login) for _ in range(12)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert sorted(answer.status_code for answer in answers) == [401] * 5 + [503] * 7
+    assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
+    assert most == 2
+
+
+def test_argon2_is_used_in_these_threads_only() -> None:
+    """Whoever hashes elsewhere has the API killed when many log in at once."""
+    found = [file for file in (ROOT / "app").rglob("*.py") if "argon2" in file.read_text(encoding="utf-8")]
+    assert [file.name for file in found] == ["security.py"]
+    assert security._threads._threads == password_settings.hash_concurrency
+
+
+async def test_parallel_registrations_make_one_account() -> None:
+    async def register() -> str:
+        async with session_scope() as db:
+            try:
+                await create_user(db, "Ada@Example.com", SecretStr(PASSWORD))
+            except EmailTaken:
+                # The session can still be used.
+                assert (await db.get(User, 0)) is None
+                return "taken"
+        return "made"
+
+    results = await asyncio.gather(*(register() for _ in range(4)))
+    assert sorted(results) == ["made", "taken", "taken", "taken"]
+
+
+def test_a_request_does_not_show_its_password() -> None:
+    request = RegisterRequest(email="ada@example.com", password=SecretStr(PASSWORD))
+    assert PASSWORD not in repr(request) + str(request.model_dump())

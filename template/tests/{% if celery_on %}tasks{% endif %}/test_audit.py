@@ -1,0 +1,58 @@
+"""The audit's points about the broker, the result store and the workers."""
+
+import pytest
+
+from app.core.celery import celery_app
+from app.core.config.celery import celery_settings
+from app.core.config.redis import redis_settings
+from app.core.redis import cache
+from app.features.tasks import audit
+from app.worker import liveness
+
+
+async def services() -> dict[str, list[tuple[str, str]]]:
+    """Return states and texts by what they are about."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    async for finding in audit.broker_findings():
+        found.setdefault(finding.what, []).append((finding.state, finding.text))
+    return found
+
+
+async def test_redis_must_keep_what_it_is_given() -> None:
+    redis = cache.sync.client
+    before = {name: str(redis.config_get(name)[name]) for name in ("maxmemory-policy", "appendonly")}
+    try:
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.config_set("appendonly", "yes")
+        lines = await services()
+        expected = [("ok", "answers"), ("ok", "keeps its data"), ("ok", "allows what is needed")]
+        assert lines["redis (broker)"] == lines["redis (results)"] == expected
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        assert "maxmemory-policy is allkeys-lru" in (await services())["redis (broker)"][1][1]
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.config_set("appendonly", "no")
+        state, line = (await services())["redis (results)"][1]
+        assert (state, "append-only file is off" in line) == ("problem", True)
+    finally:
+        for name, value in before.items():
+            redis.config_set(name, value)
+
+
+async def test_cache_queues_and_results_want_a_database_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await services())["redis databases"][0][0] == "ok"
+    monkeypatch.setattr(redis_settings, "connection_url", celery_settings.broker_url)
+    state, line = (await services())["redis databases"][0]
+    assert (state, line.partition(" name")[0]) == ("problem", "REDIS_CONNECTION_URL and CELERY_BROKER_URL")
+
+
+@pytest.mark.parametrize("name", ["worker", "beat"])
+async def test_a_part_of_the_system_must_have_been_heard_of(name: str) -> None:
+    with celery_app.pool.acquire(block=True) as connection:
+        client = connection.default_channel.client
+        client.delete(f"alive:{name}")
+        finding = await audit.liveness_finding(name)
+        assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Is it started?")
+        liveness.say(client, name, expires=30)
+        finding = await audit.liveness_finding(name)
+        client.delete(f"alive:{name}")
+    assert (finding.state, finding.text) == ("ok", "was heard of")

@@ -1,0 +1,90 @@
+"""Dashboards and alert rules ask for metrics, and labels, that the code exports."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from app.core.discovery import load_feature_modules
+from tests import ROOT
+
+FOLDER = ROOT / "observability"
+# Prometheus's own, and its client's where the system tells.
+KNOWN: dict[str, set[str]] = {"up": set(), "process_resident_memory_bytes": set()}
+OF_PROMETHEUS = {"job", "instance", "le"}
+OPERATORS = {"and", "by", "ignoring", "on", "or", "unless", "without"}
+_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?")
+
+
+def exported() -> dict[str, set[str]]:
+    """Return the names that are exported, each with its labels."""
+    found = dict(KNOWN)
+    load_feature_modules("requests")
+    load_feature_modules("worker")
+    collectors: list[Any] = [REGISTRY, *(module.QueueMetrics() for module in load_feature_modules("queues"))]
+    for metric in [metric for collector in collectors for metric in collector.collect()]:
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(metric.type, [""])
+        labels = {label for sample in metric.samples for label in sample.labels} | {*getattr(metric, "_labelnames", ())}
+        found |= {metric.name + suffix: labels for suffix in suffixes}
+    # A metric without a sample so far does not tell its labels.
+    for metric in vars(REGISTRY)["_names_to_collectors"].values():
+        names = set(getattr(metric, "_labelnames", ()))
+        for name in found:
+            if names and name.startswith(vars(metric)["_name"]):
+                found[name] |= names
+    return found
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Return each expression with where it stands."""
+    for path in sorted(FOLDER.glob("rules/*.yml")):
+        for expression in re.findall(r"^ +expr: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            yield path.name, expression
+    for path in sorted(FOLDER.glob("grafana/*.json")):
+        board: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield path.name, target["expr"]
+
+
+def unknown(expression: str) -> set[str]:
+    """Return the metrics, and labels of metrics, that are not exported."""
+    known, wrong = exported(), set()
+    groups = re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
+    grouped = {label for group in groups for label in re.split(r", *", group)}
+    bare = re.sub(r"\b(by|on) \([^)]*\)|\[[^]]*\]", " ", expression)
+    used: set[str] = set()
+    for name, selector in _SELECTOR.findall(re.sub(r"\b\w+\s*(?=\()", " ", bare)):
+        if name in OPERATORS:
+            continue
+        if name not in known:
+            wrong.add(name)
+            continue
+        used |= known[name]
+        wrong |= set(re.findall(r"(\w+)(?:=~|!~|!=|=)", selector)) - known[name] - OF_PROMETHEUS
+    return wrong | (grouped - used - OF_PROMETHEUS)
+
+
+def test_there_are_expressions() -> None:
+    assert len(list(expressions())) >= 9
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_every_name_is_exported(where: str, expression: str) -> None:
+    assert unknown(expression) == set(), where
+
+
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        ("sum(rate(http_request_total[5m])) > 1", {"http_request_total"}),
+        ('http_requests_total{code="500"}', {"code"}),
+        ("sum by (path) (rate(http_requests_total[5m]))", {"path"}),
+        ('up{job="api"} == 0', set()),
+    ],
+)
+def test_a_name_that_is_not_exported_is_found(expression: str, wrong: set[str]) -> None:
+    assert unknown(expression) == wrong

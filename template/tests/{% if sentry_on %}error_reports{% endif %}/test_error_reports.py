@@ -1,0 +1,66 @@
+"""What a failing request reports to Sentry, and what it does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from app.features.error_reports.config import SentrySettings
+from tests import ROOT
+from tests.sink import sink
+
+# The application fails in a route of its own; a client sends what must not leave.
+SCRIPT = """
+import asyncio, httpx, sentry_sdk
+from fastapi import Body
+from app.main import app
+
+@app.post("/broken/{number}")
+async def broken(number: int, data: dict = Body()):
+    person = data["person"]
+    raise ValueError("as it should")
+
+async def main():
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"authorization": "Bearer t0ken-of-ada", "cookie": "session=c00kie-of-ada"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        answer = await client.post("/broken/1?mail=q-ada@example.com", json={"person": "b-ada@example.com"})
+        assert answer.status_code == 500
+
+asyncio.run(main())
+sentry_sdk.flush(10)
+"""
+
+
+def _run(**environment: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env={**os.environ, **environment}, check=True, capture_output=True
+    )
+
+
+def test_a_failing_request_is_reported_without_what_it_carried() -> None:
+    with sink() as sentry:
+        _run(SENTRY_DSN=f"http://key@{sentry.host}/7")
+    everything = b"".join(body for _, body in sentry.requests)
+    assert everything.count(b"as it should") == 1
+    assert b"/broken/1" in everything
+    for private in (b"ada@example.com", b"t0ken-of-ada", b"c00kie-of-ada"):
+        assert private not in everything
+
+
+def test_silent_without_an_address() -> None:
+    with sink() as sentry:
+        _run(SENTRY_DSN="")
+    assert sentry.requests == []
+
+
+@pytest.mark.parametrize(
+    "dsn", ["sentry.io", "https://sentry.io/7", "https://key@/7", "https://key@sentry.io", "ftp://k@h/7"]
+)
+def test_what_is_no_dsn_is_refused_without_showing_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTRY_DSN", dsn)
+    with pytest.raises(ValidationError, match="KEY@HOST/PROJECT") as caught:
+        SentrySettings()
+    assert dsn not in str(caught.value)

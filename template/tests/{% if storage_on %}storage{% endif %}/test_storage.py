@@ -1,0 +1,124 @@
+"""The storage: names that stay in it, and settings that make sense. TEST_STORAGE_URL tries another than a folder."""
+
+import os
+import shutil
+import time
+
+import obstore
+import pytest
+from obstore.store import S3Store
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from app.features.storage import service
+from app.features.storage.config import StorageSettings, storage_settings
+from app.features.storage.service import UNFINISHED_AFTER, BadName, checked, delete_unfinished, store
+
+
+def test_what_is_stored_is_read_again() -> None:
+    path = checked("test", "Grüße 1.txt")
+    obstore.put(store(), path, b"hello")
+    assert bytes(obstore.get(store(), path).bytes()) == b"hello"
+    assert [meta["path"] for meta in obstore.list(store(), "test").collect()] == [path]
+    obstore.delete(store(), path)
+    with pytest.raises(FileNotFoundError):
+        obstore.get(store(), path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/etc",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            ".env",
+            " a",
+            "a ",
+            "a.",
+            "-rf",
+            "a#1",
+            "x" * 128,
+        ),
+        *("\ud800", "a\u202eb", "a\u2215b", "c:x", "日" * 81, "\u0301", "CON", "nul.txt", "Com1.tar.gz", "lpt¹"),
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(BadName, match="is no name for a file"):
+        checked("files", name)
+
+
+@pytest.mark.parametrize("name", ["日" * 80, "ä" * 120, "हिन्दी.csv", "contact.csv", "com10", "a..b"])
+def test_names_of_all_languages_are_taken_up_to_what_file_systems_take(name: str) -> None:
+    path = checked("test", name)
+    obstore.put(store(), path, b"hello")
+    assert obstore.head(store(), path)["size"] == 5
+    obstore.delete(store(), path)
+
+
+def test_an_accent_written_either_way_is_the_same_name() -> None:
+    assert checked("files", "Gru\u0308ße") == checked("files", "Grüße") == "files/Grüße"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("STORAGE_URL", "ftp://host/x"),
+        ("STORAGE_URL", "s3://"),
+        ("STORAGE_ENDPOINT", "minio:9000"),
+        ("STORAGE_ACCESS_KEY_ID", "key-without-secret"),
+        ("STORAGE_MAX_UPLOAD_BYTES", "0"),
+    ],
+)
+def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    if variable == "STORAGE_ACCESS_KEY_ID":
+        monkeypatch.delenv("STORAGE_SECRET_ACCESS_KEY", raising=False)
+    with pytest.raises(ValidationError, match=f"{variable}|{variable.removeprefix('STORAGE_').lower()}"):
+        StorageSettings()
+
+
+def test_a_slow_reader_of_a_bucket_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own limit for an answer with all of its body is 30 s, ten times."""
+    monkeypatch.setattr(service, "storage_settings", StorageSettings(url="s3://bucket"))
+    bucket = store.__wrapped__()
+    assert isinstance(bucket, S3Store)
+    assert bucket.client_options is not None
+    assert (bucket.client_options["timeout"], bucket.client_options["read_timeout"]) == ("1day", "30s")
+
+
+def test_the_audit_finds_a_weak_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("STORAGE_SECRET_ACCESS_KEY", "password")
+    assert StorageSettings().audit()[0].startswith("STORAGE_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("STORAGE_SECRET_ACCESS_KEY", "x7Gq-2mN_4kPz9")
+    assert StorageSettings().audit() == []
+
+
+@pytest.mark.skipif(storage_settings.is_bucket, reason="a bucket's lifecycle does it")
+def test_what_was_broken_off_goes_after_a_day_and_nothing_else_does() -> None:
+    folder = storage_settings.folder / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"old.csv#1", "old.csv#22", "new.csv#1", "old.csv", "old#1.csv"}
+    for name in names:
+        (folder / name).write_bytes(b"12345")
+        if name.startswith("old"):
+            moment = time.time() - UNFINISHED_AFTER.total_seconds() - 60
+            os.utime(folder / name, (moment, moment))
+    (folder / "folder#1").mkdir()
+    with capture_logs() as logs:
+        assert delete_unfinished() == 2
+    assert {path.name for path in folder.iterdir()} == {"new.csv#1", "old.csv", "old#1.csv", "folder#1"}
+    assert [(line["files"], line["bytes"]) for line in logs] == [(2, 10)]
+    shutil.rmtree(folder)
+
+
+def test_the_parts_in_a_bucket_are_left_to_its_lifecycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_settings, "url", "s3://bucket")
+    assert delete_unfinished() == 0
