@@ -9,10 +9,9 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Message
 
-from tests.e2e.processes import Running, free_port, start_api, start_worker, wait_until
+from tests.e2e.mail_sink import MailSink
+from tests.e2e.processes import Running, start_api, start_worker, wait_until
 
 # Short, so that a dead worker's tasks are back within seconds.
 FAST = {
@@ -29,15 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (order[item.path], "stack" in getattr(item, "fixturenames", ())))
 
 
-class _Mailbox(Message):
-    def __init__(self) -> None:
-        super().__init__(EmailMessage)
-        self.mails: list[Any] = []
-
-    def handle_message(self, message: Any) -> None:
-        self.mails.append(message)
-
-
 @dataclass
 class Stack:
     """A running application."""
@@ -45,7 +35,7 @@ class Stack:
     api: Running
     worker: Running
     http: httpx.Client
-    mails: list[Any]
+    mails: list[EmailMessage]
     environment: dict[str, str]
 
     def ready(self, check: str, result: str) -> None:
@@ -86,14 +76,12 @@ def broker() -> Iterator["redis.Redis"]:
 def stack(broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Start the API and a worker."""
     folder = tmp_path_factory.mktemp("stack")
-    mailbox = _Mailbox()
-    sink = Controller(mailbox, hostname="127.0.0.1", port=free_port())
-    sink.start()
+    sink = MailSink()
     environment = {**FAST, "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": str(sink.port), "EMAIL_USE_TLS": "false"}
     worker = start_worker(folder / "worker.log", **environment)
     api, address = start_api(folder / "api.log", **environment)
     with httpx.Client(base_url=address, timeout=40) as http:
-        running = Stack(api, worker, http, mailbox.mails, environment)
+        running = Stack(api, worker, http, sink.mails, environment)
         yield running
     api.stop()
     running.worker.stop()

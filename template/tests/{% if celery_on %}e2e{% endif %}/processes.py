@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from devtools.servers import free_port
 from tests import ROOT
 
 T = TypeVar("T")
@@ -25,13 +25,6 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str) -> T:
             return value
         pause.wait(0.05)
     raise AssertionError(f"waited {timeout} s for {what}; the last value was {value!r}")
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Running:

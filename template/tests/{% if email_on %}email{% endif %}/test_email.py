@@ -1,15 +1,11 @@
 """Mails, through a real SMTP server that also fails, hangs, and speaks TLS."""
 
-import asyncio
 import gc
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
-from email.parser import BytesParser
-from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +25,8 @@ from app.tasks.email_tasks import send_password_reset, send_verification_email
 from app.tasks.send_email_task import send_email_task
 from app.tasks.welcome_email_task import send_welcome_email
 from devtools.mail import Catcher, shown
-
-
-class _Sink:
-    """Takes mails, or answers every recipient with `answer`; with `hangs` it answers nothing at all."""
-
-    def __init__(self) -> None:
-        self.answer = "250 OK"
-        self.hangs = False
-        self.mails: list[EmailMessage] = []
-        self.encrypted: list[bool] = []
-
-    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
-        if self.hangs:
-            await asyncio.Event().wait()
-        envelope.rcpt_tos.append(address)
-        return self.answer
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        self.mails.append(BytesParser(_class=EmailMessage, policy=default).parsebytes(envelope.content))
-        self.encrypted.append(session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None)
-        return "250 OK"
-
+from devtools.servers import free_port
+from tests.e2e.mail_sink import HANGS, MailSink
 
 TASKS = pytest.mark.parametrize(
     ("task", "arguments"),
@@ -61,12 +37,6 @@ TASKS = pytest.mark.parametrize(
         (send_password_reset, ("ada@example.com", "314159")),
     ],
 )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # `asyncio.run` may end before TLS has said goodbye; the connection is then closed when it is collected: here, not in another test.
@@ -81,27 +51,25 @@ def collected() -> Iterator[None]:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _Sink]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., MailSink]]:
     """Give a function that starts a server and names it in the settings."""
     running = []
 
-    def start(*, use_tls: bool = False, use_ssl: bool = False, host_user: str = "", **options: Any) -> _Sink:
-        handler = _Sink()
-        controller = Controller(handler, hostname="127.0.0.1", port=_free_port(), **options)
-        controller.start()
-        running.append(controller)
-        values = {"host": "localhost", "port": controller.port, "use_tls": use_tls, "use_ssl": use_ssl}
+    def start(*, use_tls: bool = False, use_ssl: bool = False, host_user: str = "", **options: Any) -> MailSink:
+        sink = MailSink(**options)
+        running.append(sink)
+        values = {"host": "localhost", "port": sink.port, "use_tls": use_tls, "use_ssl": use_ssl}
         for name, value in {**values, "host_user": host_user, "timeout": 5.0}.items():
             monkeypatch.setattr(email_settings, name, value)
-        return handler
+        return sink
 
     yield start
-    for controller in running:
-        controller.stop()
+    for sink in running:
+        sink.stop()
 
 
 @pytest.fixture
-def sink(serve: Callable[..., _Sink]) -> _Sink:
+def sink(serve: Callable[..., MailSink]) -> MailSink:
     return serve()
 
 
@@ -126,7 +94,7 @@ def _part(mail: EmailMessage, kind: str) -> str:
     return str(part.get_content())
 
 
-def test_a_mail_arrives(sink: _Sink) -> None:
+def test_a_mail_arrives(sink: MailSink) -> None:
     send_email("ada@example.com", "Grüße", "Hello Ada")
     assert (sink.mails[0]["To"], sink.mails[0]["Subject"]) == ("ada@example.com", "Grüße")
     assert _part(sink.mails[0], "plain").startswith("Hello Ada")
@@ -134,7 +102,7 @@ def test_a_mail_arrives(sink: _Sink) -> None:
 
 
 @pytest.mark.parametrize("template", ["welcome_email", "verification_email", "reset_password_email"])
-def test_templates_are_sent_as_text_and_html(sink: _Sink, template: str) -> None:
+def test_templates_are_sent_as_text_and_html(sink: MailSink, template: str) -> None:
     values = {"code": "<314159>", "email": "<ada@example.com>"}
     # As a `def` task does: a coroutine that nobody awaits would send nothing and end as a success.
     email_service.send_email(subject="Hi", recipient="ada@example.com", template=template, **values)
@@ -157,7 +125,7 @@ def test_a_template_may_have_no_html_and_must_get_its_values() -> None:
 
 
 @TASKS
-def test_tasks_send(sink: _Sink, task: Any, arguments: tuple[str, ...]) -> None:
+def test_tasks_send(sink: MailSink, task: Any, arguments: tuple[str, ...]) -> None:
     assert task.apply(args=arguments).get() == {"status": "sent", "recipient": "ada@example.com"}
     assert _part(sink.mails[0], "html")
     assert arguments[-1].removeprefix("<p>").removesuffix("</p>") in str(sink.mails[0].get_body(("plain",)))
@@ -188,7 +156,7 @@ def test_mails_do_not_stand_where_events_show_them() -> None:
 
 
 @pytest.mark.parametrize("answer", ["550 no such user", "554 no"])
-def test_refusal_for_good_is_not_tried_again(sink: _Sink, answer: str) -> None:
+def test_refusal_for_good_is_not_tried_again(sink: MailSink, answer: str) -> None:
     sink.answer = answer
     result = send_email_task.apply(args=("nobody@example.com", "s", "b"))
     assert result.state == states.FAILURE
@@ -197,7 +165,7 @@ def test_refusal_for_good_is_not_tried_again(sink: _Sink, answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["451 try later", "421 too many"])
-def test_refusal_for_now_is_tried_again(sink: _Sink, answer: str) -> None:
+def test_refusal_for_now_is_tried_again(sink: MailSink, answer: str) -> None:
     sink.answer = answer
     with pytest.raises((Retry, TemporaryMailError)):
         send_email_task.apply(args=("ada@example.com", "s", "b"), throw=True)
@@ -205,7 +173,7 @@ def test_refusal_for_now_is_tried_again(sink: _Sink, answer: str) -> None:
         send_email("ada@example.com", "s", "b")
 
 
-def test_it_arrives_when_the_server_is_well_again(sink: _Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_arrives_when_the_server_is_well_again(sink: MailSink, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["451 try later", "451 try later"])
 
     async def recovering(server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
@@ -230,7 +198,7 @@ def test_retries_wait_longer_each_time_and_not_all_alike(
         waits.append(countdown)
         return Retry()
 
-    monkeypatch.setattr("app.features.email.service.hand_over", fail)
+    monkeypatch.setattr("app.features.email.service.send_message", fail)
     monkeypatch.setattr(task, "retry", note)
     for retries, longest in ((0, 2), (4, 32), (9, 600)):
         waits.clear()
@@ -245,14 +213,14 @@ def test_retries_wait_longer_each_time_and_not_all_alike(
     assert sum(min(600, 2 * 2**retries) for retries in range(task.max_retries)) < 1800
 
 
-def test_no_server_is_temporary(sink: _Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_is_temporary(sink: MailSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(email_settings, "port", 1)
     with pytest.raises(TemporaryMailError, match="localhost:1"):
         send_email("ada@example.com", "s", "b")
 
 
-def test_a_server_that_hangs_is_temporary(sink: _Sink, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink.hangs = True
+def test_a_server_that_hangs_is_temporary(sink: MailSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink.answer = HANGS
     monkeypatch.setattr(email_settings, "timeout", 0.3)
     with pytest.raises(TemporaryMailError, match="imed out"):
         send_email("ada@example.com", "s", "b")
@@ -269,13 +237,13 @@ def test_a_server_that_hangs_is_temporary(sink: _Sink, monkeypatch: pytest.Monke
         ("a@example.com", "a\nBcc: b@example.com"),
     ],
 )
-def test_malformed_input_is_refused(sink: _Sink, recipient: str, subject: str) -> None:
+def test_malformed_input_is_refused(sink: MailSink, recipient: str, subject: str) -> None:
     with pytest.raises(MailError, match="malformed"):
         send_email(recipient, subject, "b")
     assert not sink.mails
 
 
-def test_a_domain_is_written_in_ascii(sink: _Sink) -> None:
+def test_a_domain_is_written_in_ascii(sink: MailSink) -> None:
     send_email("ada@Bücher.example", "s", "b")
     assert sink.mails[0]["To"] == "ada@xn--bcher-kva.example"
 
@@ -288,18 +256,18 @@ def test_a_sender_that_no_mail_can_come_from_is_refused(address: str, monkeypatc
 
 
 @pytest.mark.anyio
-async def test_inside_a_loop_it_is_awaited(sink: _Sink) -> None:
+async def test_inside_a_loop_it_is_awaited(sink: MailSink) -> None:
     await deliver("ada@example.com", "s", "b")
     assert len(sink.mails) == 1
 
 
-def test_starttls(serve: Callable[..., _Sink], certificate: ssl.SSLContext) -> None:
+def test_starttls(serve: Callable[..., MailSink], certificate: ssl.SSLContext) -> None:
     sink = serve(use_tls=True, tls_context=certificate, require_starttls=True)
     send_email("ada@example.com", "s", "b")
     assert sink.encrypted == [True]
 
 
-def test_tls_from_the_first_byte(serve: Callable[..., _Sink], certificate: ssl.SSLContext) -> None:
+def test_tls_from_the_first_byte(serve: Callable[..., MailSink], certificate: ssl.SSLContext) -> None:
     sink = serve(use_ssl=True, ssl_context=certificate)
     send_email("ada@example.com", "s", "b")
     assert sink.encrypted == [True]
@@ -307,7 +275,7 @@ def test_tls_from_the_first_byte(serve: Callable[..., _Sink], certificate: ssl.S
 
 @pytest.mark.parametrize("kind", [{"use_tls": True}, {"use_ssl": True}])
 def test_a_certificate_of_nobody_we_know_is_refused(
-    serve: Callable[..., _Sink], certificate: ssl.SSLContext, kind: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., MailSink], certificate: ssl.SSLContext, kind: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     sink = serve(**kind, **{"tls_context" if "use_tls" in kind else "ssl_context": certificate})
@@ -316,14 +284,14 @@ def test_a_certificate_of_nobody_we_know_is_refused(
     assert not sink.mails
 
 
-def test_a_server_without_starttls_gets_nothing(serve: Callable[..., _Sink]) -> None:
+def test_a_server_without_starttls_gets_nothing(serve: Callable[..., MailSink]) -> None:
     sink = serve(use_tls=True)
     with pytest.raises(MailError, match="STARTTLS"):
         send_email("ada@example.com", "s", "b")
     assert not sink.mails
 
 
-def test_a_wrong_login_is_not_tried_again(serve: Callable[..., _Sink], certificate: ssl.SSLContext) -> None:
+def test_a_wrong_login_is_not_tried_again(serve: Callable[..., MailSink], certificate: ssl.SSLContext) -> None:
     sink = serve(
         use_tls=True,
         host_user="app",
@@ -337,10 +305,10 @@ def test_a_wrong_login_is_not_tried_again(serve: Callable[..., _Sink], certifica
 
 
 def test_the_catcher_shows_and_keeps_what_was_sent(
-    tmp_path: Path, sink: _Sink, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sink: MailSink, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catcher = Catcher(tmp_path)
-    controller = Controller(catcher, hostname="127.0.0.1", port=_free_port())
+    controller = Controller(catcher, hostname="127.0.0.1", port=free_port())
     controller.start()
     monkeypatch.setattr(email_settings, "port", controller.port)
     try:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.api import owner
 from app.features.images import service as images
-from app.features.images.service import ImageRefused, resize
+from app.features.images.service import InvalidImage, resize
 from app.features.storage.service import store
 from app.main import create_app
 from app.tasks.image_task import resize_image
@@ -137,7 +137,7 @@ def _with_damaged_exif() -> bytes:
     ],
 )
 def test_what_is_no_good_image_is_refused_with_a_reason(content: bytes, reason: str) -> None:
-    with pytest.raises(ImageRefused, match=reason):
+    with pytest.raises(InvalidImage, match=reason):
         resize(content, 100, 100)
 
 
@@ -149,7 +149,7 @@ def test_a_large_jpeg_is_decoded_in_half_its_size_or_refused(monkeypatch: pytest
     exif = Image.Exif()
     exif[0x0112] = 6
     assert resize(picture(160, 80, exif=exif.tobytes()), 40, 160)[1:] == (40, 80)
-    with pytest.raises(ImageRefused, match="160 x 80 pixels are too many for a result of this size"):
+    with pytest.raises(InvalidImage, match="160 x 80 pixels are too many for a result of this size"):
         resize(photo, 81, 81)
 
 
@@ -161,7 +161,7 @@ def test_much_metadata_is_refused(image_format: str, monkeypatch: pytest.MonkeyP
     exif[0x0110] = "c" * 10_000
     assert resize(picture(20, 10, image_format, exif=exif.tobytes()), 10, 10)[1:] == (10, 5)
     exif[0x0110] = "c" * 30_000
-    with pytest.raises(ImageRefused, match="more than 20000 bytes of metadata"):
+    with pytest.raises(InvalidImage, match="more than 20000 bytes of metadata"):
         resize(picture(20, 10, image_format, exif=exif.tobytes()), 10, 10)
 
 
@@ -172,7 +172,7 @@ def test_metadata_that_pillow_does_not_show_are_refused(monkeypatch: pytest.Monk
     text = b"tEXt" + b"key\0" + b"c" * 20_001
     behind = png[:end] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + png[end:]
     for content in (jpeg[:2] + b"\xff\xe5\xff\xff" + b"c" * 65_533 + jpeg[2:], behind):
-        with pytest.raises(ImageRefused, match="more than 20000 bytes of metadata"):
+        with pytest.raises(InvalidImage, match="more than 20000 bytes of metadata"):
             resize(content, 10, 10)
 
 
@@ -191,13 +191,13 @@ def test_a_jpeg_that_is_in_memory_as_a_whole_has_a_smaller_bound(monkeypatch: py
     ):
         assert resize(baseline, 10, 10)[1:] == (10, 5)
     for other in (picture(20, 10, progressive=True), _one_scan_each(picture(20, 10))):
-        with pytest.raises(ImageRefused, match="the most of a JPEG in several scans"):
+        with pytest.raises(InvalidImage, match="the most of a JPEG in several scans"):
             resize(other, 10, 10)
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, -1), (4001, 10)])
 def test_sizes_out_of_bounds_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageRefused, match="1 to 4000 pixels"):
+    with pytest.raises(InvalidImage, match="1 to 4000 pixels"):
         resize(picture(10, 10), *size)
 
 
@@ -226,9 +226,9 @@ def test_paths_are_confined(files: None) -> None:
 def test_a_large_or_missing_file_is_refused_unread(files: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.tasks.image_task.MAX_BYTES", 10)
     obstore.put(store(), "files/ada/x.jpg", picture(10, 10))
-    with pytest.raises(ImageRefused, match="larger than 10 bytes"):
+    with pytest.raises(InvalidImage, match="larger than 10 bytes"):
         resize_image("x.jpg", 10, 10, "ada")
-    with pytest.raises(ImageRefused, match="there is no file y"):
+    with pytest.raises(InvalidImage, match="there is no file y"):
         resize_image("y.jpg", 10, 10, "ada")
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from app.features.storage import service
 from app.features.storage.config import StorageSettings, storage_settings
-from app.features.storage.service import UNFINISHED_AFTER, BadName, checked, delete_unfinished, store
+from app.features.storage.service import UNFINISHED_AFTER, InvalidFileName, checked, delete_unfinished, store
 
 
 def test_what_is_stored_is_read_again() -> None:
@@ -50,7 +50,7 @@ def test_what_is_stored_is_read_again() -> None:
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
-    with pytest.raises(BadName, match="is no name for a file"):
+    with pytest.raises(InvalidFileName, match="is no name for a file"):
         checked("files", name)
 
 

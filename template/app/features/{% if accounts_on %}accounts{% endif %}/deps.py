@@ -5,9 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import get_db
+from app.api.deps import SessionDep
 from app.features.accounts.models import Session, User
 from app.features.accounts.sessions import find_login
 from app.features.accounts.tokens import InvalidToken, read_token
@@ -25,7 +24,7 @@ class Login:
 
 async def current_login(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    db: Annotated[AsyncSession, Depends(get_db)],
+    db: SessionDep,
 ) -> Login:
     """Return the login whose access token the request carries; answers 401 where it carries none that is good."""
     try:
@@ -46,7 +45,7 @@ CurrentLogin = Annotated[Login, Depends(current_login)]
 
 async def optional_login(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-    db: Annotated[AsyncSession, Depends(get_db)],
+    db: SessionDep,
 ) -> Login | None:
     """Return the login whose access token the request carries, or None where it carries none; answers 401 to a bad one."""
     return await current_login(credentials, db) if credentials else None

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore.exceptions import PreconditionError
 
-from app.features.csv.formulas import disarmed
-from app.features.csv.reader import BadCsv, CsvReader, Position, Row
+from app.features.csv.formulas import escape_formula
+from app.features.csv.reader import CsvReader, InvalidCsv, Position, Row
 from app.features.csv.rows import output_columns, process_row
 from app.features.storage.service import checked, store
 
@@ -67,8 +67,8 @@ def process_csv(owner: str, name: str, job: str, progress: Progress) -> dict[str
         progress: called after each batch with `percent`, `processed` and `rejected`.
 
     Raises:
-        BadCsv: there is no such file, its first line names no columns, or it was replaced meanwhile.
-        BadName: a name that cannot be a file's, or is too long for those of the results to be made from it.
+        InvalidCsv: there is no such file, its first line names no columns, or it was replaced meanwhile.
+        InvalidFileName: a name that cannot be a file's, or is too long for those of the results to be made from it.
     """
     source, folder = checked("files", owner, name), f"{_WORK}/{checked(job)}"
     outputs = [checked("files", owner, output) for output in output_names(name)]
@@ -76,7 +76,7 @@ def process_csv(owner: str, name: str, job: str, progress: Progress) -> dict[str
     try:
         meta = obstore.head(store(), source)
     except FileNotFoundError as error:
-        raise BadCsv(f"there is no file {name}") from error
+        raise InvalidCsv(f"there is no file {name}") from error
     version = [meta["size"], str(meta["last_modified"]), meta["e_tag"]]
     result = _result(folder, version)
     if result is not None:
@@ -143,10 +143,10 @@ class _Batch:
             except ValueError as error:
                 problem = str(error)
         if problem is None:
-            self._writer.writerow({column: disarmed(value) for column, value in processed.items()})
+            self._writer.writerow({column: escape_formula(value) for column, value in processed.items()})
             self.processed += 1
         else:
-            self._aside.writerow([row.line, disarmed(problem[:500]), disarmed(",".join(row.values)[:1000])])
+            self._aside.writerow([row.line, escape_formula(problem[:500]), escape_formula(",".join(row.values)[:1000])])
             self.rejected += 1
 
 
@@ -179,7 +179,7 @@ def _finish(outputs: list[str], folder: str, state: Checkpoint) -> dict[str, Any
 async def _join(target: str, header: list[str], folder: str, kind: str, parts: int) -> None:
     async def content() -> AsyncIterator[bytes]:
         first = io.StringIO()
-        csv.writer(first).writerow(map(disarmed, header))
+        csv.writer(first).writerow(map(escape_formula, header))
         yield first.getvalue().encode(errors="replace")
         for number in range(parts):
             part = await obstore.get_async(store(), _part(folder, kind, number))
@@ -192,12 +192,12 @@ async def _join(target: str, header: list[str], folder: str, kind: str, parts: i
 
 def _header(row: Row | None) -> list[str]:
     if row is None:
-        raise BadCsv("the file is empty")
+        raise InvalidCsv("the file is empty")
     columns = [value.strip() for value in row.values]
     if row.problem:
-        raise BadCsv(f"the first line: {row.problem}")
+        raise InvalidCsv(f"the first line: {row.problem}")
     if not all(columns) or len(set(columns)) < len(columns) or len(columns) > MAX_COLUMNS:
-        raise BadCsv(f"the first line must name 1 to {MAX_COLUMNS} columns, each with a name of its own")
+        raise InvalidCsv(f"the first line must name 1 to {MAX_COLUMNS} columns, each with a name of its own")
     return columns
 
 
@@ -210,7 +210,7 @@ def _chunks(path: str, offset: int, meta: "ObjectMeta") -> Iterator[bytes]:
         try:
             yield bytes(obstore.get(store(), path, options=wanted).bytes())
         except (FileNotFoundError, PreconditionError) as error:
-            raise BadCsv("the file was replaced or deleted while it was read") from error
+            raise InvalidCsv("the file was replaced or deleted while it was read") from error
 
 
 def _progress(state: Checkpoint, size: int) -> dict[str, Any]:

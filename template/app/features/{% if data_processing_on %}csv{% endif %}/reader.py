@@ -11,7 +11,7 @@ MAX_ROW = 4 * MAX_LINE
 """Bytes of a row with all of its lines: fields that each hold a line break would make one of a whole file."""
 
 
-class BadCsv(Exception):
+class InvalidCsv(Exception):
     """The file as a whole cannot be processed; the message says why."""
 
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 from app.core.config.application import app_settings
 from app.core.mail_address import ascii_address
 from app.features.email.config import email_settings
-from app.features.email.smtp import MailError, TemporaryMailError, hand_over
+from app.features.email.smtp import MailError, TemporaryMailError, send_message
 
 __all__ = ["MAIL_TASK", "EmailService", "MailError", "TemporaryMailError", "deliver", "email_service", "send_email"]
 
@@ -80,10 +80,10 @@ async def deliver(recipient: str, subject: str, body: str, html: str | None = No
     """Send a mail, as text and HTML if that is given, and return when the mail server has taken it.
 
     Raises:
-        TemporaryMailError: trying later makes sense; see `hand_over`.
+        TemporaryMailError: trying later makes sense; see `send_message`.
         MailError: it does not, or an address or the subject is malformed.
     """
-    await hand_over(_message(recipient, subject, body, html))
+    await send_message(_message(recipient, subject, body, html))
 
 
 def send_email(recipient: str, subject: str, body: str, html: str | None = None) -> None:

@@ -15,7 +15,7 @@ class TemporaryMailError(Exception):
     """The mail server could not be reached, was too slow, or asked to try again later."""
 
 
-async def hand_over(message: EmailMessage) -> None:
+async def send_message(message: EmailMessage) -> None:
     """Return when the mail server has taken the mail. Its certificate is verified where there is TLS.
 
     Raises:

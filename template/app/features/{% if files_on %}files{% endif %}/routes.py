@@ -17,7 +17,7 @@ from app.api.content_too_large import content_length
 from app.api.errors import invalid
 from app.api.owner import Owner
 from app.features.files.quota import space_for
-from app.features.storage.service import FILES, BadName, checked, store
+from app.features.storage.service import FILES, InvalidFileName, checked, store
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The storage does not answer"}}
 router = APIRouter(tags=["files"], responses=_UNAVAILABLE)
@@ -50,7 +50,7 @@ def path_of(owner: str, name: str, where: tuple[str, ...]) -> str:
     """Return the same for a name that stands elsewhere in the request."""
     try:
         return checked(FILES, owner, name)
-    except BadName as error:
+    except InvalidFileName as error:
         raise invalid(where, str(error)) from error
 
 

@@ -29,7 +29,7 @@ _DAMAGED = (
 )
 
 
-class ImageRefused(Exception):
+class InvalidImage(Exception):
     """The image is none that can be made smaller; the message says why."""
 
 
@@ -40,12 +40,12 @@ def resize(content: bytes, width: int, height: int) -> tuple[bytes, int, int]:
     taken is left out. Of several frames the first is taken.
 
     Raises:
-        ImageRefused: it is too large, damaged, or neither JPEG, PNG nor WebP; or the size is out of bounds.
+        InvalidImage: it is too large, damaged, or neither JPEG, PNG nor WebP; or the size is out of bounds.
     """
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise ImageRefused(f"a size is 1 to {MAX_SIDE} pixels each way, not {width} x {height}")
+        raise InvalidImage(f"a size is 1 to {MAX_SIDE} pixels each way, not {width} x {height}")
     if len(content) > MAX_BYTES:
-        raise ImageRefused(f"the file is larger than {MAX_BYTES} bytes")
+        raise InvalidImage(f"the file is larger than {MAX_BYTES} bytes")
     try:
         small, image_format, profile = _made_smaller(content, width, height)
         # The source's memory is free again, as encoding takes about as much.
@@ -53,11 +53,11 @@ def resize(content: bytes, width: int, height: int) -> tuple[bytes, int, int]:
         small.save(written, image_format, icc_profile=profile, quality=85)
         return written.getvalue(), small.width, small.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageRefused(f"there are more than {max(MAX_PIXELS.values())} pixels") from error
+        raise InvalidImage(f"there are more than {max(MAX_PIXELS.values())} pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageRefused(f"the file is no image of the formats {', '.join(FORMATS)}") from error
+        raise InvalidImage(f"the file is no image of the formats {', '.join(FORMATS)}") from error
     except _DAMAGED as error:
-        raise ImageRefused(f"the image is damaged: {str(error) or type(error).__name__}") from error
+        raise InvalidImage(f"the image is damaged: {str(error) or type(error).__name__}") from error
 
 
 def _made_smaller(content: bytes, width: int, height: int) -> tuple[Image.Image, str, bytes | None]:
@@ -68,10 +68,10 @@ def _made_smaller(content: bytes, width: int, height: int) -> tuple[Image.Image,
     if image_format == "JPEG":
         header, in_one_scan = _start_of_scan(content)
         if header > MAX_METADATA:
-            raise ImageRefused(f"there are more than {MAX_METADATA} bytes of metadata")
+            raise InvalidImage(f"there are more than {MAX_METADATA} bytes of metadata")
         kind = "JPEG" if in_one_scan else "JPEG in several scans"
     if image.width * image.height > MAX_PIXELS[kind]:
-        raise ImageRefused(
+        raise InvalidImage(
             f"{image.width} x {image.height} are more than {MAX_PIXELS[kind]} pixels, the most of a {kind}"
         )
     exif = image.getexif()
@@ -83,7 +83,7 @@ def _made_smaller(content: bytes, width: int, height: int) -> tuple[Image.Image,
     # Of JPEG only: decoded in a size between the wanted one and twice that, which saves most of the memory.
     image.draft(None, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
     if image.width * image.height > MAX_DECODED:
-        raise ImageRefused(f"{source} pixels are too many for a result of this size; ask for one of half the size")
+        raise InvalidImage(f"{source} pixels are too many for a result of this size; ask for one of half the size")
     profile = image.info.get("icc_profile")
     image.load()
     # PNG may have more behind the pixels.
@@ -104,7 +104,7 @@ def _made_smaller(content: bytes, width: int, height: int) -> tuple[Image.Image,
 
 def _check_metadata(image: Image.Image) -> None:
     if sum(len(value) for value in image.info.values() if isinstance(value, bytes | str)) > MAX_METADATA:
-        raise ImageRefused(f"there are more than {MAX_METADATA} bytes of metadata")
+        raise InvalidImage(f"there are more than {MAX_METADATA} bytes of metadata")
 
 
 def _start_of_scan(content: bytes) -> tuple[int, bool]:

@@ -36,7 +36,7 @@ _MARKS = {"Mn", "Mc"}
 _logger = structlog.get_logger(__name__)
 
 
-class BadName(ValueError):
+class InvalidFileName(ValueError):
     """The name of a file could lead elsewhere, or does not work everywhere."""
 
 
@@ -66,7 +66,7 @@ def checked(*parts: str) -> str:
     """Return the path of a file in the storage, each part of it one folder deeper and checked: callers choose names.
 
     Raises:
-        BadName: a part is empty, longer than 127 characters or 240 bytes, holds other than letters, digits, spaces and `._+@-`,
+        InvalidFileName: a part is empty, longer than 127 characters or 240 bytes, holds other than letters, digits, spaces and `._+@-`,
             starts with a dot, a space or a sign, ends with a dot or a space, or is the name of a device of Windows.
     """
     return "/".join(_checked(part) for part in parts)
@@ -100,5 +100,7 @@ def _checked(part: str) -> str:
     name = unicodedata.normalize("NFC", part)
     letters = "".join(char for char in name if unicodedata.category(char) not in _MARKS)
     if not _SEGMENT.fullmatch(letters) or len(name.encode()) > _MAX_BYTES or _DEVICE.fullmatch(name):
-        raise BadName(f"{part[:200]!r} is no name for a file, or too long a one: use letters, digits, spaces and ._+@-")
+        raise InvalidFileName(
+            f"{part[:200]!r} is no name for a file, or too long a one: use letters, digits, spaces and ._+@-"
+        )
     return name

@@ -13,8 +13,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import session_scope
-from app.features.accounts.complete import after_commit, codes, registration
-from app.features.accounts.complete import constant_time as even_time
+from app.features.accounts.complete import after_commit, codes, constant_time, registration
 from app.features.accounts.complete import routes as accounts
 from app.features.accounts.complete.codes import use_code
 from app.features.accounts.complete.config import code_settings
@@ -33,7 +32,7 @@ NOBODY = "nobody@example.com"
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer as soon as possible."""
-    monkeypatch.setattr(even_time, "SECONDS", 0)
+    monkeypatch.setattr(constant_time, "SECONDS", 0)
 
 
 async def test_a_registration_becomes_an_account_with_its_code(client: httpx.AsyncClient) -> None:
@@ -74,7 +73,7 @@ async def test_answers_do_not_tell_whether_an_address_exists(client: httpx.Async
 async def test_no_answer_is_faster_where_there_is_nothing_to_write(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(even_time, "SECONDS", 0.5)
+    monkeypatch.setattr(constant_time, "SECONDS", 0.5)
     for path, status in (("/register", 202), ("/verify-email", 400), ("/reset-password", 400)):
         start = time.perf_counter()
         answer = await client.post(path, json={**ADA, "code": "ABCDEFGH"})

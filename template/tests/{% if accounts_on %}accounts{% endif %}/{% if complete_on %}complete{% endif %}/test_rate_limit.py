@@ -10,8 +10,7 @@ from redis.exceptions import RedisError
 
 from app.core.config.application import app_settings
 from app.core.redis import cache
-from app.features.accounts.complete import constant_time as even_time
-from app.features.accounts.complete import known_device, limits
+from app.features.accounts.complete import constant_time, known_device, limits
 from app.features.accounts.complete import login_routes as logins
 from app.features.accounts.complete import routes as accounts
 from app.features.accounts.complete.rate_limit import Limit, RateLimited, Slowdown
@@ -99,7 +98,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if seconds:
             delays.append(seconds)
 
-    monkeypatch.setattr(even_time, "SECONDS", 0)
+    monkeypatch.setattr(constant_time, "SECONDS", 0)
     monkeypatch.setattr(limits, "wait", note)
     for name in ("LOGIN", "CODE", "MAIL"):
         budget = limits.Budget(Limit(f"few-{name}", 3, 900), Slowdown(f"few-{name}-of-all", 5, 900))

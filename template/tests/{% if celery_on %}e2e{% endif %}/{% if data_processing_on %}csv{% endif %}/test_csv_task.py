@@ -52,4 +52,4 @@ def test_a_killed_worker_does_no_row_twice(stack: Stack, large: bytes) -> None:
 def test_a_file_without_columns_is_a_failure_with_its_reason(stack: Stack) -> None:
     obstore.put(store(), "files/ada/empty.csv", b"")
     state = stack.state(process_csv_file.delay("empty.csv", "ada").id)
-    assert (state["status"], state["error"]) == ("FAILURE", {"type": "BadCsv", "message": "the file is empty"})
+    assert (state["status"], state["error"]) == ("FAILURE", {"type": "InvalidCsv", "message": "the file is empty"})

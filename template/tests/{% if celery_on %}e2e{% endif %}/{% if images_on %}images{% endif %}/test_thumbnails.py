@@ -47,5 +47,5 @@ def test_one_that_fails_leaves_the_others_and_is_a_failure(stack: Stack, photo: 
 def test_a_file_that_is_no_image_is_a_failure_with_its_reason(stack: Stack, photo: str) -> None:
     obstore.put(store(), "files/ada/text.jpg", b"just text")
     state = stack.state(resize_image.delay("text.jpg", 100, 100, "ada").id)
-    assert (state["status"], state["error"]["type"]) == ("FAILURE", "ImageRefused")
+    assert (state["status"], state["error"]["type"]) == ("FAILURE", "InvalidImage")
     assert "is no image" in state["error"]["message"]

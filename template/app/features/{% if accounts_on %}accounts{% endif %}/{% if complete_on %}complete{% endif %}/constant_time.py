@@ -11,8 +11,8 @@ SECONDS = 0.25
 """More than hashing a password and writing to the database take on a machine that is not overloaded."""
 
 
-class EvenRoute(APIRoute):
-    """A route that answers no sooner than `SECONDS` after it was asked: `APIRouter(route_class=EvenRoute)`.
+class ConstantTimeRoute(APIRoute):
+    """A route that answers no sooner than `SECONDS` after it was asked: `APIRouter(route_class=ConstantTimeRoute)`.
 
     A commit that has nothing to write is some milliseconds faster, which would tell whether there was an account.
     """
@@ -21,7 +21,7 @@ class EvenRoute(APIRoute):
         """Return the route's handler, with the wait behind it."""
         handle = super().get_route_handler()
 
-        async def handle_evenly(request: Request) -> Response:
+        async def handle_in_constant_time(request: Request) -> Response:
             loop = asyncio.get_running_loop()
             end = loop.time() + SECONDS
             try:
@@ -29,4 +29,4 @@ class EvenRoute(APIRoute):
             finally:
                 await asyncio.sleep(max(0.0, end - loop.time()))
 
-        return handle_evenly
+        return handle_in_constant_time

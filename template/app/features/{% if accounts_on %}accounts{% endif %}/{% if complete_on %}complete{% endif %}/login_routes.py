@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import get_db
+from app.api.deps import SessionDep
 from app.features.accounts.complete.known_device import remember_device
 from app.features.accounts.complete.limits import LOGIN, forgive, limit_address, limit_client
 from app.features.accounts.complete.logins import Tokens, end_login, end_logins, list_logins, open_login, refresh_login
@@ -20,7 +19,6 @@ from app.features.accounts.tokens import InvalidToken
 
 router = APIRouter()
 
-Database = Annotated[AsyncSession, Depends(get_db)]
 _TOO_MANY: dict[int | str, dict[str, Any]] = {429: {"description": "Too many attempts"}}
 
 
@@ -61,7 +59,7 @@ async def login(
     request: Request,
     response: Response,
     body: LoginRequest,
-    db: Database,
+    db: SessionDep,
     user_agent: Annotated[str | None, Header()] = None,
 ) -> TokenResponse:
     """Open a login and return its tokens."""
@@ -88,7 +86,7 @@ async def login(
     dependencies=[Depends(limit_client)],
     responses={401: {"description": "The token is not good"}, **_TOO_MANY},
 )
-async def refresh(response: Response, body: RefreshRequest, db: Database) -> TokenResponse:
+async def refresh(response: Response, body: RefreshRequest, db: SessionDep) -> TokenResponse:
     """Return new tokens for a refresh token. One that was used before ends its login, so refresh one at a time."""
     try:
         tokens = await refresh_login(db, body.refresh_token)
@@ -98,28 +96,28 @@ async def refresh(response: Response, body: RefreshRequest, db: Database) -> Tok
 
 
 @router.post("/logout", status_code=204)
-async def logout(login: CurrentLogin, db: Database) -> None:
+async def logout(login: CurrentLogin, db: SessionDep) -> None:
     """End this login."""
     await end_login(db, login.user, login.session.id)
     await db.commit()
 
 
 @router.post("/logout-all", status_code=204)
-async def logout_all(login: CurrentLogin, db: Database) -> None:
+async def logout_all(login: CurrentLogin, db: SessionDep) -> None:
     """End all logins of the user."""
     await end_logins(db, login.user)
     await db.commit()
 
 
 @router.get("/devices")
-async def devices(login: CurrentLogin, db: Database) -> list[Device]:
+async def devices(login: CurrentLogin, db: SessionDep) -> list[Device]:
     """List the user's logins, the one used last first."""
     found = [Device.model_validate(session) for session in await list_logins(db, login.user)]
     return [device.model_copy(update={"current": device.id == login.session.id}) for device in found]
 
 
 @router.delete("/devices/{device_id}", status_code=204, responses={404: {"description": "No such login"}})
-async def end_device(device_id: int, login: CurrentLogin, db: Database) -> None:
+async def end_device(device_id: int, login: CurrentLogin, db: SessionDep) -> None:
     """End one of the user's logins."""
     if not 0 < device_id < 2**31 or not await end_login(db, login.user, device_id):
         raise HTTPException(404, "You have no such login.")

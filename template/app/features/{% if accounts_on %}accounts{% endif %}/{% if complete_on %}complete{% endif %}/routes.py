@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import get_db
+from app.api.deps import SessionDep
 from app.features.accounts.complete import login_routes as logins
 from app.features.accounts.complete import user_routes as users
 from app.features.accounts.complete.after_commit import try_to_mail
 from app.features.accounts.complete.codes import drop_codes, use_code
-from app.features.accounts.complete.constant_time import EvenRoute
+from app.features.accounts.complete.constant_time import ConstantTimeRoute
 from app.features.accounts.complete.limits import CODE, LOGIN, MAIL, forgive_all, limit_address
 from app.features.accounts.complete.logins import end_logins
 from app.features.accounts.complete.registration import register as register_user
@@ -32,10 +31,9 @@ router.include_router(logins.router)
 router.include_router(users.router)
 
 _guarded = APIRouter(
-    route_class=EvenRoute,
+    route_class=ConstantTimeRoute,
     responses={429: {"description": "Too many attempts"}},
 )
-Database = Annotated[AsyncSession, Depends(get_db)]
 
 
 class Message(BaseModel):
@@ -66,7 +64,7 @@ class ResetRequest(RegisterRequest):
 
 
 @_guarded.post("/register", status_code=202)
-async def register(request: Request, body: RegisterRequest, db: Database) -> Message:
+async def register(request: Request, body: RegisterRequest, db: SessionDep) -> Message:
     """Take a registration; the mail that follows has the code for POST /verify-email."""
     await limit_address(MAIL, request, body.email)
     # Asked first, so that an outage is a 503 with nothing saved.
@@ -86,7 +84,7 @@ async def resend_verification(request: Request, body: EmailRequest) -> Message:
 
 
 @_guarded.post("/verify-email", responses={400: {"description": "No such code"}})
-async def verify_email(request: Request, body: CodeRequest, db: Database) -> Message:
+async def verify_email(request: Request, body: CodeRequest, db: SessionDep) -> Message:
     """Verify the address with the code that was mailed there."""
     await limit_address(CODE, request, body.email)
     # An account of an earlier release, or from a time when no address had to be verified, has its code without a registration.
@@ -108,7 +106,7 @@ async def forgot_password(request: Request, body: EmailRequest) -> Message:
 
 
 @_guarded.post("/reset-password", responses={400: {"description": "No such code"}})
-async def reset_password(request: Request, body: ResetRequest, db: Database) -> Message:
+async def reset_password(request: Request, body: ResetRequest, db: SessionDep) -> Message:
     """Set a password with the code that was mailed; ends every login, and verifies the address, as its mail was read."""
     await limit_address(CODE, request, body.email)
     # Hashed before the code is looked at: all answers take as long, and no row is held meanwhile.

@@ -1,15 +1,14 @@
 """The user who is logged in."""
 
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.deps import SessionDep
 from app.api.errors import invalid
-from app.core.database import get_db, matched_rows
+from app.core.database import matched_rows
 from app.features.accounts.complete.after_commit import try_to_mail
 from app.features.accounts.complete.codes import drop_codes
 from app.features.accounts.complete.limits import PASSWORD, limit
@@ -52,9 +51,7 @@ async def me(user: CurrentUser) -> Profile:
     status_code=204,
     responses={400: {"description": "The password is another"}, 429: {"description": "Too many attempts"}},
 )
-async def change_password(
-    request: ChangePasswordRequest, login: CurrentLogin, db: Annotated[AsyncSession, Depends(get_db)]
-) -> None:
+async def change_password(request: ChangePasswordRequest, login: CurrentLogin, db: SessionDep) -> None:
     """Change the password; all logins but this one end."""
     user = login.user
     if is_address(request.new_password, user.email):

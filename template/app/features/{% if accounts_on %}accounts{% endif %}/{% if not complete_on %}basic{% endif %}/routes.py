@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException
+from fastapi import APIRouter, Header, HTTPException
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import get_db
+from app.api.deps import SessionDep
 from app.features.accounts.basic.welcome import welcomes
 from app.features.accounts.config import jwt_settings
 from app.features.accounts.schemas import LoginRequest, LoginResponse, RegisterRequest
@@ -27,7 +26,7 @@ class RegisterResponse(BaseModel):
 
 
 @router.post("/register", status_code=201, responses={409: {"description": "The address has an account"}})
-async def register(request: RegisterRequest, db: Annotated[AsyncSession, Depends(get_db)]) -> RegisterResponse:
+async def register(request: RegisterRequest, db: SessionDep) -> RegisterResponse:
     """Create an account, and welcome its owner once it is committed."""
     # Asked first, so that an outage is a 503 with nothing saved rather than an account without its welcome.
     await welcomes[-1].check()
@@ -43,7 +42,7 @@ async def register(request: RegisterRequest, db: Annotated[AsyncSession, Depends
 @router.post("/login", responses={401: {"description": "Address and password do not belong together"}})
 async def login(
     request: LoginRequest,
-    db: Annotated[AsyncSession, Depends(get_db)],
+    db: SessionDep,
     user_agent: Annotated[str | None, Header()] = None,
 ) -> LoginResponse:
     """Open a session and return its access token; it ends with the token, as there is nothing to refresh it with."""
