@@ -52,7 +52,7 @@ async def test_a_part_of_the_system_must_have_been_heard_of(name: str) -> None:
         client.delete(f"alive:{name}")
         finding = await audit.liveness_finding(name)
         assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Is it started?")
-        liveness.say(client, name, expires=30)
+        liveness.send_heartbeat(name, expires=30)
         finding = await audit.liveness_finding(name)
         client.delete(f"alive:{name}")
     assert (finding.state, finding.text) == ("ok", "was heard of")

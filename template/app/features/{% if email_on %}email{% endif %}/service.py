@@ -21,7 +21,7 @@ __all__ = ["MAIL_TASK", "EmailService", "MailError", "TemporaryMailError", "deli
 MAIL_TASK: dict[str, Any] = {
     "queue_name": "high",
     # Codes open accounts, and mails are private: they must not stand in Flower.
-    "hides_arguments": True,
+    "redact_arguments": True,
     # A server that takes its time at every step has a later attempt too.
     "autoretry_for": (TemporaryMailError, SoftTimeLimitExceeded),
     # Together up to half an hour: as long as a code is good, and as servers that know no sender yet keep one waiting.

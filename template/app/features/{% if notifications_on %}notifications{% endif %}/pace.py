@@ -1,8 +1,6 @@
 """How fast bulk notifications go out, over all workers: Celery's own `rate_limit` counts in each worker for itself."""
 
-from typing import Any
-
-from celery import current_app
+from app.worker.broker import results_client
 
 KEY = "notifications:reserved"
 """Until when, in milliseconds of Redis's own clock, the time is taken."""
@@ -23,5 +21,4 @@ def reserve(seconds: float) -> float:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    backend: Any = current_app.backend
-    return float(backend.client.eval(_RESERVE, 1, KEY, round(seconds * 1000))) / 1000
+    return float(results_client().eval(_RESERVE, 1, KEY, round(seconds * 1000))) / 1000

@@ -11,7 +11,7 @@ from app.core.config import require_safe_settings
 from app.core.config.celery import celery_settings
 from app.core.config.redis_url import for_redis_py
 from app.features.redbeat.config import redbeat_settings
-from app.worker.beat import HonestScheduler
+from app.worker.beat import HeartbeatScheduler
 
 RESTORE_EVERY = 5.0
 """Seconds between two looks for entries that have vanished."""
@@ -103,5 +103,5 @@ class OneOfSeveral(RedBeatScheduler):
         return self._leads
 
 
-class Scheduler(HonestScheduler, OneOfSeveral):
+class Scheduler(HeartbeatScheduler, OneOfSeveral):
     """redbeat's, with heartbeat and expiry."""

@@ -426,4 +426,4 @@ async def test_each_registration_is_mailed_a_code_of_its_own(
 def test_the_tasks_keep_what_they_find_to_themselves() -> None:
     for name in ("mail_registration", "mail_verification", "mail_password_reset"):
         task = getattr(account_mail_tasks, name)
-        assert (task.name, task.ignore_result, task.hides_arguments) == (name, True, True)
+        assert (task.name, task.ignore_result, task.redact_arguments) == (name, True, True)
