@@ -3,10 +3,11 @@
 from typing import Any
 from uuid import uuid4
 
-from celery.canvas import Signature, group
+from celery.canvas import group
 
 from app.core.config.celery import celery_settings
 from app.worker.broker import result_key, results_client
+from app.worker.typing import Signature
 
 COUNTED_FOR = 86400
 """Seconds after which a job without news is not counted any more: its message may be lost."""

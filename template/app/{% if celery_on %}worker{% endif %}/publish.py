@@ -5,13 +5,12 @@ import contextlib
 from typing import Any, TypeVar
 
 import structlog
-from celery.canvas import Signature
-from celery.result import AsyncResult
 from redis.exceptions import RedisError
 
 from app.worker import job_limit, owners, records, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread
 from app.worker.status import TaskStatus, read_status
+from app.worker.typing import AsyncResult, Signature
 
 __all__ = ["QueueUnavailable", "cancel", "check_queue", "enqueue", "in_thread", "status_of", "wait_for"]
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -51,7 +52,7 @@ async def test_a_report_is_made_and_downloaded_by_its_owner(stack: Stack, ada: h
     ("arguments", "reason"),
     [((13, 2026), "month must be 1 to 12"), ((1, 9999), "9999-01 has not begun"), ((1, 2026, "../x"), "is no name")],
 )
-async def test_nonsense_is_a_failure_with_its_reason(stack: Stack, arguments: tuple[object, ...], reason: str) -> None:
+async def test_nonsense_is_a_failure_with_its_reason(stack: Stack, arguments: tuple[Any, ...], reason: str) -> None:
     state = stack.state(generate_monthly_report.delay(*arguments).id)
     assert state["status"] == "FAILURE"
     assert reason in state["error"]["message"]
