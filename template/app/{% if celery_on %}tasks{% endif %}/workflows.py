@@ -1,6 +1,6 @@
 """A chain, a group and a chord, to start from, and what happens when one of their members fails.
 
-`await enqueue(process_validate_and_notify({"a": 1}))`; docs/celery.md says what each leaves behind.
+`await enqueue(process_validate_and_notify({"a": 1}))`; docs/workflows.md describes the results of each.
 """
 
 import json
