@@ -1,7 +1,7 @@
 """One event loop per worker process, for `async def` tasks.
 
-prefork and solo run a task in the process's main thread: the loop runs there too, so that everything Celery keeps per
-thread is at hand. The threads pool runs many tasks at once: they share a loop in a background thread.
+prefork and solo run a task in the process's main thread: the loop runs there too, so that what Celery stores per
+thread is available. The threads pool runs many tasks at once: they share a loop in a background thread.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class _ProcessLoop:
         try:
             return self.loop.run_until_complete(task)
         except BaseException:
-            # A soft time limit stops the loop between two steps: the task must not wake up inside the next one.
+            # A soft time limit stops the loop between two steps: the task must not continue inside the next one.
             if not task.done():
                 task.cancel()
                 self.loop.run_until_complete(asyncio.wait([task]))
@@ -56,7 +56,7 @@ class _ProcessLoop:
 
 _lock = threading.Lock()
 _loops: dict[bool, _ProcessLoop] = {}
-# A loop inherited through a fork is kept, unused: collecting it would unregister the parent's file descriptors.
+# A loop that was inherited through a fork is referenced but not used: collecting it would unregister the parent's file descriptors.
 _inherited: list[_ProcessLoop] = []
 
 

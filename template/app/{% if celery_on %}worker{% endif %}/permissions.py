@@ -13,7 +13,7 @@ NEEDED = "~* &* +@all -@dangerous +info"
 """As `ACL SETUSER` takes it: all keys and channels, and no command that administers the server but INFO."""
 
 FATAL = ("run scripts", "publish to channels", "subscribe to channels")
-"""What no worker lives without."""
+"""What a worker cannot start without."""
 
 # As Celery names its channels of results, so that a user of those alone is not refused.
 _KEY = "celery-task-meta-permission"
@@ -29,10 +29,10 @@ def missing_permissions(client: Any, uses: Iterable[str] | None = None) -> list[
 
 
 def require_permissions() -> None:
-    """Return if a worker may do what it has to, or if Redis does not answer now: a worker waits for it.
+    """Return if a worker has the permissions that it needs, or if Redis does not answer now: a worker waits for it.
 
     Raises:
-        PermissionError: the user of one of the URLs lacks something.
+        PermissionError: the user of one of the URLs lacks a permission.
     """
     for variable, url in (
         ("CELERY_BROKER_URL", celery_settings.broker_url),
@@ -41,7 +41,7 @@ def require_permissions() -> None:
         try:
             address = for_redis_py(url.get_secret_value())
             with redis.Redis.from_url(address, socket_timeout=2, socket_connect_timeout=2) as client:
-                # A user of certain keys alone may have all that it needs.
+                # A user that is restricted to certain keys may have all that it needs.
                 missing = missing_permissions(client, FATAL)
         except (RedisError, OSError):
             continue
@@ -50,7 +50,7 @@ def require_permissions() -> None:
 
 
 def explain(variable: str, missing: list[str]) -> str:
-    """Return a sentence on what is missing, and the remedy."""
+    """Return a sentence with what is missing and the fix."""
     return f"the Redis user of {variable} may not {', '.join(missing)}: give it `{NEEDED}`."
 
 

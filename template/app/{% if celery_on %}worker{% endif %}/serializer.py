@@ -1,8 +1,8 @@
-"""What may be in a message: JSON of bounded depth and size, without the keys by which kombu marks Python types.
+"""What a message may contain: JSON of limited depth and size, without the keys with which kombu marks Python types.
 
-kombu writes a UUID as {"__type__": "uuid", "__value__": …} and makes an object of it when it decodes a message. In data that came
-from a caller those keys are an order to a worker: they are refused where a task is queued. The format stays kombu's, so that
-plain Celery producers and workers, Flower and messages that are queued already go on working.
+kombu writes a UUID as {"__type__": "uuid", "__value__": …} and creates an object from it when it decodes a message. With these keys
+in its data, a caller could make a worker create objects: they are refused where a task is queued. The format stays kombu's, so
+that plain Celery producers and workers, Flower and messages that are already queued continue to work.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from kombu.utils import json
 from app.core.config.celery import celery_settings
 
 MAX_DEPTH = 100
-"""Levels of lists and objects in what a caller passes."""
+"""Levels of lists and objects in the arguments of a task."""
 
 MAX_VALUES = 250_000
 MAX_BITS = 13_000
-"""Of a whole number: Python does not read much longer ones from JSON."""
+"""Bits of an integer: Python does not read much longer ones from JSON."""
 
 _ENVELOPE = 20
-"""Levels that Celery's own parts of a message have, a workflow among them."""
+"""Levels of Celery's own parts of a message, which may contain a workflow."""
 
 RESULT = "result"
 """The name of the serializer of results."""
@@ -32,11 +32,11 @@ _Place = tuple[Any, object] | None
 
 
 class InvalidArguments(ValueError):
-    """A task's arguments that no message can hold; says where and why."""
+    """A message cannot contain a task's arguments; the text has the place and the reason."""
 
 
 def check_arguments(**parts: object) -> None:
-    """Return if a message can hold what a task is called with, given by the names that an error is to show.
+    """Return if a message can contain a task's arguments, given by the names that an error shows.
 
     Raises:
         InvalidArguments: it is nested deeper than `MAX_DEPTH` levels, holds too many values, or a reserved key.
@@ -45,7 +45,7 @@ def check_arguments(**parts: object) -> None:
 
 
 def _check(value: object, deepest: int, *, most: float = float("inf")) -> None:
-    # Not recursive: what is refused may be nested without end.
+    # Not recursive: what is refused may be nested endlessly.
     count = 0
     stack: list[tuple[object, int, _Place]] = [(value, 1, None)]
     while stack:
@@ -82,7 +82,7 @@ def encode(value: Any) -> str:
 
 
 def encode_message(value: Any) -> str:
-    """Return the body of a task's message, which every worker of the queue must be able to hold."""
+    """Return the body of a task's message, which must fit into the memory of every worker of the queue."""
     _check(value, MAX_DEPTH + _ENVELOPE, most=MAX_VALUES)
     text = str(json.dumps(value))
     limit = celery_settings.message_max_bytes
@@ -94,7 +94,7 @@ def encode_message(value: Any) -> str:
 
 
 def decode(text: Any) -> Any:
-    """Return what JSON holds; kombu raises what goes wrong here as a `DecodeError`."""
+    """Return the value of JSON; kombu raises the errors of this function as a `DecodeError`."""
     value = json.loads(text)
     _check(value, MAX_DEPTH + _ENVELOPE)
     return value
@@ -112,7 +112,7 @@ def _path(place: _Place) -> str:
     return f"{shown[:120]}{'…' if len(rest) > 5 or len(shown) > 120 else ''}: "
 
 
-# Results may be larger than what a worker has to hold before it knows the task.
+# Results may be larger than messages, which a worker reads before it knows the task.
 register(RESULT, encode, decode, content_type="application/json", content_encoding="utf-8")
 # Celery's own name: remote control and events use it too.
 register("json", encode_message, decode, content_type="application/json", content_encoding="utf-8")
