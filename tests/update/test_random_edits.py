@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
+from engine import merging, worktree
+from engine import trees as engine_trees
+from engine.owners import Owners
 from forge_template import ROOT, git
 from tests.update.random_edits import (
     ANSWERS_FILE,
@@ -127,19 +128,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    """The engine's modules can be imported. They are gone again afterwards: their names are short."""
-    folder = str(ROOT / "migrations")
-    names = {path.stem for path in (ROOT / "migrations").glob("*.py")} - {"__main__"}
-    assert not names & set(sys.modules)
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
-    for name in names:
-        sys.modules.pop(name, None)
-
-
 def edited(trees: Trees, chosen: list[Edit]) -> Edited:
     """Return the person's files."""
     person = Edited(dict(trees.contents), dict(trees.modes))
@@ -152,17 +140,11 @@ def edited(trees: Trees, chosen: list[Edit]) -> Edited:
 @given(step=steps, given_answers=answers, given_anew=anew, chosen=edits)
 def test_the_merge_is_gits(
     lab: Lab,
-    engine: None,
     step: tuple[str, str],
     given_answers: dict[str, Any],
     given_anew: dict[str, Any],
     chosen: list[Edit],
 ) -> None:
-    import merge
-    import trees as engine_trees
-    import update
-    from owners import Owners
-
     store = lab.store
     trees = lab.trees(*step, given_answers, given_anew)
     person = edited(trees, chosen)
@@ -172,7 +154,7 @@ def test_the_merge_is_gits(
     event(f"conflicts: {bool(expected.stages)}")
 
     old, mine, new = (engine_trees.read(store.folder, tree) for tree in (trees.base, ours, trees.theirs))
-    outcome = merge.merge(store.folder, old, mine, new, Owners(ROOT), (ANSWERS_FILE, new[ANSWERS_FILE]))
+    outcome = merging.merge(store.folder, old, mine, new, Owners(ROOT), (ANSWERS_FILE, new[ANSWERS_FILE]))
     files = {path: File(entry.mode, entry.oid) for path, entry in outcome.merged.tree.items()}
     stages = {
         path: {number: File(entry.mode, entry.oid) for number, entry in found.items()}
@@ -185,7 +167,7 @@ def test_the_merge_is_gits(
     # With `--conflict rej` the person's text stands whole in the tree.
     if stages:
         merged = copy.deepcopy(outcome.merged)
-        update._reject(store.folder, merged, old, mine, new)
+        worktree.reject(store.folder, merged, old, mine, new)
         assert merged.stages == {}
         left = {path: File(entry.mode, entry.oid) for path, entry in merged.tree.items()}
         assert_nothing_lost(store, trees.base, ours, left, {})

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gitcmd
+from . import git
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Merged:
 
 def read(top: Path, what: str) -> Tree:
     """Return the files of a commit or tree."""
-    return dict(_entries(gitcmd.git(top, "ls-tree", "-r", "-z", "--full-tree", what)))
+    return dict(_entries(git.run(top, "ls-tree", "-r", "-z", "--full-tree", what)))
 
 
 def _entries(listed: bytes) -> Iterator[tuple[str, Entry]]:
@@ -53,11 +53,11 @@ def from_folder(top: Path, folder: Path) -> Tree:
     with _index() as index:
         place = {
             **index,
-            "GIT_DIR": gitcmd.text(top, "rev-parse", "--absolute-git-dir"),
+            "GIT_DIR": git.text(top, "rev-parse", "--absolute-git-dir"),
             "GIT_WORK_TREE": str(folder),
         }
-        gitcmd.git(folder, "add", "--all", "--force", "--sparse", ".", extra=place)
-        tree = gitcmd.text(folder, "write-tree", extra=place)
+        git.run(folder, "add", "--all", "--force", "--sparse", ".", extra=place)
+        tree = git.text(folder, "write-tree", extra=place)
     return read(top, tree)
 
 
@@ -65,11 +65,11 @@ def write(top: Path, tree: Mapping[str, Entry], prefix: str = "", beside: str | 
     """Store a tree and return its id: below `prefix` in the tree of `beside`, in place of what is there."""
     with _index() as index:
         if beside:
-            gitcmd.git(top, "read-tree", beside, extra=index)
-            known = gitcmd.git(top, "ls-files", "-z", "--", prefix or ".", extra=index)
-            gitcmd.git(top, "update-index", "-z", "--force-remove", "--stdin", data=known, extra=index)
-        gitcmd.git(top, "update-index", "-z", "--index-info", data=_info(tree, prefix), extra=index)
-        return gitcmd.text(top, "write-tree", extra=index)
+            git.run(top, "read-tree", beside, extra=index)
+            known = git.run(top, "ls-files", "-z", "--", prefix or ".", extra=index)
+            git.run(top, "update-index", "-z", "--force-remove", "--stdin", data=known, extra=index)
+        git.run(top, "update-index", "-z", "--index-info", data=_info(tree, prefix), extra=index)
+        return git.text(top, "write-tree", extra=index)
 
 
 def _info(tree: Mapping[str, Entry], prefix: str) -> bytes:
@@ -79,7 +79,7 @@ def _info(tree: Mapping[str, Entry], prefix: str) -> bytes:
 
 def renamed(top: Path, old: Tree, new: Tree) -> dict[str, str]:
     """Return the files that go by another path in `new`, old path to new."""
-    listed = gitcmd.git(top, "diff-tree", "-r", "-z", "-M", "--diff-filter=R", write(top, old), write(top, new))
+    listed = git.run(top, "diff-tree", "-r", "-z", "-M", "--diff-filter=R", write(top, old), write(top, new))
     parts = iter(listed.decode("utf-8", "surrogateescape").split("\0"))
     return {next(parts): next(parts) for meta in parts if meta}
 
@@ -87,17 +87,17 @@ def renamed(top: Path, old: Tree, new: Tree) -> dict[str, str]:
 def commit(top: Path, tree: str, message: str, parent: str | None = None) -> str:
     """Store a commit and return its id."""
     parents = ["-p", parent] if parent else []
-    return gitcmd.text(top, "commit-tree", tree, *parents, "-m", message)
+    return git.text(top, "commit-tree", tree, *parents, "-m", message)
 
 
 def blob(top: Path, oid: str) -> bytes:
     """Return a file's content."""
-    return gitcmd.git(top, "cat-file", "blob", oid)
+    return git.run(top, "cat-file", "blob", oid)
 
 
 def store(top: Path, content: bytes) -> str:
     """Store a file's content and return its id."""
-    return gitcmd.git(top, "hash-object", "-w", "--stdin", data=content).decode().strip()
+    return git.run(top, "hash-object", "-w", "--stdin", data=content).decode().strip()
 
 
 def merge(top: Path, base: Tree, ours: Tree, theirs: Tree, labels: tuple[str, str]) -> Merged:
@@ -107,10 +107,10 @@ def merge(top: Path, base: Tree, ours: Tree, theirs: Tree, labels: tuple[str, st
     """
     root = commit(top, write(top, base), "base")
     for label, tree in zip(labels, (ours, theirs), strict=True):
-        gitcmd.git(top, "update-ref", f"refs/{label}", commit(top, write(top, tree), label, root))
+        git.run(top, "update-ref", f"refs/{label}", commit(top, write(top, tree), label, root))
     options = ["-c", "merge.directoryRenames=true", "-c", "merge.renames=true", "-c", "merge.renameLimit=32767"]
     options += ["-c", "merge.conflictStyle=merge"]
-    printed = gitcmd.git(top, *options, "merge-tree", "--write-tree", "--messages", "-z", *labels, accept=(0, 1))
+    printed = git.run(top, *options, "merge-tree", "--write-tree", "--messages", "-z", *labels, accept=(0, 1))
     return _parse(top, printed)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import changed_answers
-import gitcmd
-from merge import Outcome
-from problem import UNDO
-from project import Project
-from releases import Release, sentences
-from settings_files import Change
+from . import changed_answers, git
+from .merging import Outcome
+from .problem import UNDO
+from .project import Project
+from .release import Release, sentences
+from .settings_files import Change
 
 _BOTH = "you and the release changed the same lines, or lines beside each other"
 
@@ -28,7 +27,7 @@ def text(
 ) -> str:
     """Return the report; `answers` are those of the project before and after."""
     unmerged = set(outcome.merged.stages)
-    changed = gitcmd.text(project.folder, "diff", "--cached", "--name-status", "-M", "--relative", "HEAD")
+    changed = git.text(project.folder, "diff", "--cached", "--name-status", "-M", "--relative", "HEAD")
     merged = [line for line in changed.splitlines() if line.split("\t")[-1] not in unmerged]
     result = [
         "",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import trees
-from owners import Owners, is_revision
-from trees import Entry, Merged, Tree
+from . import trees
+from .owners import Owners, is_revision
+from .trees import Entry, Merged, Tree
 
 LABELS = ("forge/yours", "forge/template")
 

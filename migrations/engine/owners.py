@@ -16,7 +16,7 @@ def is_revision(path: str) -> bool:
 
 
 class Owners:
-    """The classes of a release."""
+    """The owner classes of a release."""
 
     def __init__(self, source: Path) -> None:
         listed = yaml.safe_load((source / "owners.yml").read_text(encoding="utf-8"))
@@ -24,9 +24,9 @@ class Owners:
         self._user = pathspec.GitIgnoreSpec.from_lines(listed["user"])
 
     def is_seeded(self, path: str) -> bool:
-        """Return whether the template writes the file once, as a start."""
+        """Return whether the template writes the file once, as a starter example."""
         return self._seeded.match_file(path)
 
     def is_users(self, path: str) -> bool:
-        """Return whether the file is the user's alone."""
+        """Return whether the file belongs to the user alone."""
         return self._user.match_file(path)
