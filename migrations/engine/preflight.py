@@ -197,7 +197,7 @@ def _differ(project: Project, renderings: Iterable[Rendering]) -> bool:
         for number, rendering in enumerate(renderings):
             folder = Path(scratch) / str(number)
             render(rendering, project.answers_file, folder)
-            files = trees.from_folder(project.top, folder)
+            files = trees.from_folder(project.git_folder, folder)
             found.append(
                 {
                     name: files[name]

@@ -25,6 +25,8 @@ class Release:
         version: as on top of CHANGELOG.md.
         answers: takes the recorded answers, `_commit` and the like included, and returns the new ones; running it twice
             must change nothing more.
+        moved: files, old path to new; a path that ends with a slash is a folder. The most specific entry applies, and
+            one that matches nothing does nothing. May be a function of the new answers.
         renamed: settings, old name to new.
         changes: what behaves differently.
         steps: what the owner has to do by hand.
@@ -33,10 +35,15 @@ class Release:
 
     version: str
     answers: Callable[[Answers], Answers] = _unchanged
+    moved: Mapping[str, str] | Callable[[Answers], Mapping[str, str]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     changes: Sequence[Note] = ()
     steps: Sequence[Note] = ()
     offers: Sequence[Note] = ()
+
+    def moves(self, answers: Answers) -> Mapping[str, str]:
+        """Return the files that this release moved in a project with these answers."""
+        return self.moved(answers) if callable(self.moved) else self.moved
 
 
 def between(releases: Iterable[Release], old: Version, new: Version) -> list[Release]:

@@ -70,8 +70,10 @@ def update(project: Path, rendered: Path, before: dict[str, set[str]], version: 
 
 def named_in(top: Path, base: Tree) -> dict[str, set[str]]:
     """Return the settings that the old release's examples name, by the settings file that they are for."""
-    return {
-        f".{Path(path).stem}": set(names(trees.blob(top, entry.oid).decode("utf-8", "replace")))
+    examples = {
+        f".{Path(path).stem}": entry.oid
         for path, entry in base.items()
         if path.startswith("secret/env.") and path.endswith(".example")
     }
+    content = trees.blobs(top, examples.values())
+    return {name: set(names(content[oid].decode("utf-8", "replace"))) for name, oid in examples.items()}

@@ -7,12 +7,25 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.version import Version
 
-from . import merging, preflight, rendering, reporting, settings_files, snapshot, trees, worktree
+from . import (
+    merging,
+    preflight,
+    rendering,
+    reporting,
+    settings_files,
+    snapshot,
+    stale_imports,
+    trees,
+    worktree,
+)
+from .merging import Rules
+from .moves import destination
 from .owners import Owners
+from .pieces import Sides
 from .problem import UNDO
 from .project import Project
 from .release import Release
@@ -71,22 +84,36 @@ def after(update: Update) -> None:
         owners = Owners(update.source)
         theirs = rendering.tree(project, new, owners, fresh)
         base = rendering.base(project, old, owners, Path(scratch) / "old")
-        ours = trees.read(top, f"{start.head}:{project.prefix}")
-        written = (project.folder / project.answers_file).read_bytes()
-        entry = Entry("100644", trees.store(top, written))
-        outcome = merging.merge(top, base, ours, theirs, owners, (project.answers_file, entry))
-        rejected = worktree.reject(top, outcome.merged, base, ours, theirs) if update.conflict == "rej" else {}
-        worktree.write(project, start.head, outcome.merged, rejected, {*theirs, *base})
+        sides = Sides(base, trees.read(top, f"{start.head}:{project.prefix}"), theirs)
+        outcome = merging.merge(top, sides, _rules(update, owners, answers))
+        rejected = worktree.reject(top, outcome) if update.conflict == "rej" else {}
+        worktree.write(project, start.head, outcome, rejected, {*theirs, *base})
         snapshot.restore_secrets(project)
-        settings = settings_files.named_in(top, base)
-        changes = settings_files.update(project.folder, fresh, settings, str(update.new))
+        settings = settings_files.update(project.folder, fresh, settings_files.named_in(top, base), str(update.new))
         rendering.keep(project, new, theirs)
-    versions = (str(update.old), str(update.new))
-    if update.old == update.new:
-        # Two commits of one release.
-        versions = (start.version_from, update.version_to)
-    report = reporting.text(
-        project, *versions, outcome, sorted(rejected), changes, update.releases, (recorded, answers)
+    # Between two commits of one release, the commits tell the versions apart.
+    is_same = update.old == update.new
+    facts = reporting.Facts(
+        old=start.version_from if is_same else str(update.old),
+        new=update.version_to if is_same else str(update.new),
+        outcome=outcome,
+        rejected=sorted(rejected),
+        imports=stale_imports.find(top, outcome.files, theirs, outcome.moved),
+        settings=settings,
+        releases=update.releases,
+        answers_before=recorded,
+        answers=answers,
     )
+    report = reporting.text(project, facts)
     snapshot.conclude(project, report, rejected)
     print(report, flush=True)
+
+
+def _rules(update: Update, owners: Owners, answers: Mapping[str, Any]) -> Rules:
+    project = update.project
+    written = (project.folder / project.answers_file).read_bytes()
+    return Rules(
+        destination=lambda path: destination(path, update.releases, answers),
+        owners=owners,
+        answers=(project.answers_file, Entry("100644", trees.store(project.top, written))),
+    )

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from . import git, trees
+from .merging import Outcome
 from .project import Project
-from .trees import Merged, Tree
+from .trees import Commit
+
+_RESULT = "refs/forge/result"
 
 
-def reject(top: Path, merged: Merged, base: Tree, ours: Tree, theirs: Tree) -> dict[str, bytes]:
+def reject(top: Path, outcome: Outcome) -> dict[str, bytes]:
     """Settle each conflict on the owner's file, and return what the release wanted to change in it."""
-    for old, own, new in merged.renamed_by_both:
-        # Git puts what both have changed into both files, with markers in them.
-        before, after = (trees.renamed(top, base, side).get(old) for side in (ours, theirs))
-        if before and after:
-            merged.stages[own] = {1: base[old], 2: ours[before], 3: theirs[after]}
-            for path in (old, new):
-                merged.stages.pop(path, None)
-                merged.tree.pop(path, None)
     rejected = {}
-    for path, stages in merged.stages.items():
-        sides = [stages[number].oid if number in stages else trees.store(top, b"") for number in (1, 3)]
-        rejected[path] = git.run(top, "diff", "--no-color", "--no-ext-diff", *sides)
-        if 2 in stages:
-            merged.tree[path] = stages[2]
-        else:
-            merged.tree.pop(path, None)
-    merged.stages.clear()
+    empty = trees.store(top, b"") if outcome.conflicts else ""
+    for conflict in outcome.conflicts:
+        sides = [conflict.versions[number].oid if number in conflict.versions else empty for number in (1, 3)]
+        rejected[conflict.path] = git.run(top, "diff", "--no-color", "--no-ext-diff", *sides)
+        for path in (conflict.path, *conflict.copies):
+            outcome.files.pop(path, None)
+        if 2 in conflict.versions:
+            outcome.files[conflict.path] = conflict.versions[2]
+    outcome.conflicts.clear()
     return rejected
 
 
-def write(project: Project, head: str, merged: Merged, rejected: Mapping[str, bytes], rendered: set[str]) -> None:
-    """Put the result into the work tree and the index, conflicts as unmerged paths."""
+def write(
+    project: Project, head: str, outcome: Outcome, rejected: Mapping[str, bytes], rendered: Collection[str]
+) -> None:
+    """Put the result into the work tree and the index, conflicts as unmerged paths.
+
+    `rendered` are the files that Copier may have written.
+    """
     top, prefix = project.top, project.prefix
-    git.run(top, "read-tree", "--reset", "-u", trees.write(top, merged.tree, prefix, beside=head))
-    # What Copier's own patching has left; nothing was untracked when the update began.
+    trees.commit(top, [Commit(_RESULT, outcome.files, parent=head, prefix=prefix)])
+    git.run(top, "read-tree", "--reset", "-u", _RESULT)
+    # What Copier's own patching left; nothing was untracked when the update began.
     others = git.names(project.folder, "ls-files", "-z", "--others", "--exclude-standard")
-    # Older projects ignore `.rej` files, and the stage before has refused those of its owner.
+    # Older projects ignore `.rej` files, and the stage before refuses the owner's.
     for name in [*others, *project.rejected()]:
         if name in rendered or name.endswith(".rej"):
             path = project.folder / name
@@ -49,12 +51,16 @@ def write(project: Project, head: str, merged: Merged, rejected: Mapping[str, by
         target = project.folder / f"{name}.rej"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-    lines = []
-    for name, stages in merged.stages.items():
-        lines.append(f"0 {'0' * 40}\t{prefix}{name}\0")
-        lines += [f"{entry.mode} {entry.oid} {number}\t{prefix}{name}\0" for number, entry in sorted(stages.items())]
-    info = "".join(lines).encode("utf-8", "surrogateescape")
-    git.run(top, "update-index", "-z", "--index-info", data=info)
+    unmerged = [item for conflict in outcome.conflicts for item in conflict.stages.items()]
+    if unmerged:
+        lines = [f"0 {'0' * 40}\t{prefix}{name}\0" for name, _ in unmerged]
+        lines += [
+            f"{entry.mode} {entry.oid} {number}\t{prefix}{name}\0"
+            for name, stages in unmerged
+            for number, entry in sorted(stages.items())
+        ]
+        info = "".join(lines).encode("utf-8", "surrogateescape")
+        git.run(top, "update-index", "-z", "--index-info", data=info)
 
 
 def _prune(folder: Path, stop: Path) -> None:

@@ -13,6 +13,10 @@ def _schedule_stays_in_utc(answers: Answers) -> Answers:
 RELEASE = Release(
     "0.2.0",
     answers=_schedule_stays_in_utc,
+    moved={
+        "app/core/limits.py": "app/core/body_limit.py",
+        "tests/test_limits.py": "tests/test_body_limit.py",
+    },
     renamed={"APP_MAX_BODY": "APP_MAX_BODY_BYTES"},
     changes=(
         with_celery("A CELERY_TIMEZONE that this machine does not know stops a process at its start, not beat later."),

@@ -50,6 +50,7 @@ from engine.release import Release
 
 RELEASE = Release(
     "9.0.0",
+    moved={"docs/lab/renamed.txt": "docs/lab/called otherwise.txt"},
     answers=lambda old: {"new_name": old.get("old_name", "theirs"), **old},
     renamed={"OLD_SETTING": "NEW_SETTING"},
     changes=("Flower is green.",),
