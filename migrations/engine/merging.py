@@ -118,10 +118,15 @@ def _leave_out_clashes(slots: Mapping[str, Piece], outcome: Outcome) -> None:
     """Leave out a file of the release that needs a folder where the owner has a file, or the other way round."""
     for path in list(outcome.files):
         for parent in map(str, PurePosixPath(path).parents):
-            if parent in outcome.files and path in outcome.files:
-                loser, other = (parent, path) if path in slots and slots[path].ours else (path, parent)
-                del outcome.files[loser]
-                outcome.left_out.append(f"{loser}: you have {other}")
+            if path not in outcome.files or parent not in outcome.files:
+                continue
+            other, left_out = sorted((path, parent), key=lambda one: slots[one].own != one)
+            del outcome.files[left_out]
+            outcome.conflicts = [conflict for conflict in outcome.conflicts if conflict.path != left_out]
+            outcome.left_out.append(f"{left_out}: you have {other}")
+            piece = slots[left_out]
+            if piece.own and piece.ours:
+                outcome.files.setdefault(piece.own, piece.ours)
 
 
 def _settle(piece: Piece, rules: Rules, outcome: Outcome) -> Piece:
@@ -238,11 +243,14 @@ def _conclude_displaced(top: Path, displaced: Iterable[tuple[str, Piece]], merge
             # Also where the release removed it.
             mine = mine or piece.ours
         stages = merged.stages.pop(slot, None)
-        if mine and other:
+        if mine and other and mine != other:
+            if stages:
+                # Not what has conflict markers in it: --conflict rej writes this file.
+                mine = piece.ours or mine
             pairs[piece.path] = {2: mine, 3: other}
-            origin = f"moved from {piece.source}" if piece.source else "of your own"
-            words[piece.path] = f"you have a file here, {origin}, and the release has one that it moved or added"
-        elif mine:
+            origin = f", moved from {piece.source}," if piece.source else " of your own"
+            words[piece.path] = f"you have a file{origin} here, and the release has one that it moved or added"
+        elif mine and not other:
             outcome.files[piece.path] = mine
             if stages:
                 said = _words(merged, slot).replace(slot, piece.path)

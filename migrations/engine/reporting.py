@@ -100,10 +100,11 @@ def _merged(project: Project, outcome: Outcome) -> list[str]:
 
 def folded(moved: Iterable[Moved]) -> list[str]:
     """Return a line for each moved file, or one for all files of a folder that moved together."""
+    parents = {one: (PurePosixPath(one.old), PurePosixPath(one.new)) for one in moved}
+    whole = {(old.parent, new.parent) for old, new in parents.values() if old.name == new.name and old.parent.name}
     groups: defaultdict[tuple[PurePosixPath, PurePosixPath], list[Moved]] = defaultdict(list)
-    for one in moved:
-        old, new = PurePosixPath(one.old), PurePosixPath(one.new)
-        while old.name == new.name and old.parent.name and new.parent.name:
+    for one, (old, new) in parents.items():
+        while old.name == new.name and (old.parent, new.parent) in whole:
             old, new = old.parent, new.parent
         groups[old, new].append(one)
     lines = []

@@ -11,6 +11,9 @@ from . import trees
 from .merging import Moved
 from .trees import Tree
 
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+")
+_FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.+)", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class StaleImport:
@@ -27,18 +30,16 @@ def find(top: Path, files: Tree, theirs: Tree, moved: Iterable[Moved]) -> list[S
     modules = {module(one.old): module(one.new) for one in moved if one.old.endswith(".py") and one.new.endswith(".py")}
     if not modules:
         return []
-    known = set(theirs.values())
     own = {
         path: entry.oid
         for path, entry in sorted(files.items())
-        if path.endswith(".py") and entry.is_file and entry not in known
+        if path.endswith(".py") and entry.is_file and entry != theirs.get(path)
     }
     content = trees.blobs(top, own.values())
     return [
-        StaleImport(path, number, old, modules[old])
+        StaleImport(path, line, old, modules[old])
         for path, oid in own.items()
-        for number, line in enumerate(content[oid].decode("utf-8", "replace").splitlines(), 1)
-        for old in _named(line, modules)
+        for line, old in sorted(_named(content[oid].decode("utf-8", "replace"), modules))
     ]
 
 
@@ -48,15 +49,19 @@ def module(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def _named(line: str, modules: Mapping[str, str]) -> set[str]:
-    """Return the modules that a line names, the longest name where one is a package of another."""
+def _named(text: str, modules: Mapping[str, str]) -> set[tuple[int, str]]:
+    """Return the lines that name a module, with the longest name where one is a package of another."""
     found = set()
-    for name in re.findall(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+", line):
-        while name and name not in modules:
-            name = name.rpartition(".")[0]
-        found.add(name)
-    statement = re.match(r"\s*from\s+([\w.]+)\s+import\s+(.+)", line)
-    if statement:
-        imported = {f"{statement[1]}.{name}" for name in re.findall(r"\w+", statement[2])}
-        found = (found - {statement[1]} if imported & modules.keys() else found) | imported
-    return {name for name in found if name in modules}
+    for name in _NAME.finditer(text):
+        dotted = name[0]
+        while dotted and dotted not in modules:
+            dotted = dotted.rpartition(".")[0]
+        if dotted:
+            found.add((text.count("\n", 0, name.start()) + 1, dotted))
+    for statement in _FROM.finditer(text):
+        line = text.count("\n", 0, statement.start(1)) + 1
+        imported = {f"{statement[1]}.{name}" for name in re.findall(r"\w+", statement[2])} & modules.keys()
+        if imported:
+            found -= {(line, statement[1])}
+            found |= {(line, name) for name in imported}
+    return found
