@@ -7,41 +7,40 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from engine import stages
-from engine.problem import Problem
+from engine.problem import UNDO, Problem
 from engine.project import Project
 from engine.release import between
+from engine.update import Update
 from engine.versions import release_of
 from releases import all_releases
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: what it reads, what it writes, and how that is undone."""
+    """A stage: the module that runs it, what it reads and writes, and how that is undone."""
 
-    run: Callable[[stages.Update], None]
+    module: str
     reads: str
     writes: str
     undo: str
 
 
-UNDO_ALL = "git reset --hard && git clean -fd; every stage can be run again"
 STAGES = {
     "before": Stage(
-        stages.before,
-        reads="the repository's state, the answers file and its history, --data, copier.yml of the new release",
+        "engine.before",
+        reads="the state of the repository, the answers file and its history, --data, the new release's copier.yml",
         writes="the snapshot in .git/forge-update/, the answers file in the work tree",
-        undo=UNDO_ALL,
+        undo=UNDO,
     ),
     "after": Stage(
-        stages.after,
+        "engine.after",
         reads="the snapshot, HEAD, the answers as Copier wrote them, refs/forge/base/, the template at both versions",
         writes="the work tree and the index, new settings in secret/.env.*, refs/forge/, .git/forge-update/report.txt",
-        undo=f"{UNDO_ALL}. Settings that were added to secret/.env.* stay",
+        undo=f"{UNDO}; settings that were added to secret/.env.* stay",
     ),
 }
 
@@ -62,8 +61,9 @@ def main() -> None:
             release_of(options.source, os.environ[f"VERSION_{end}"], os.environ[f"VERSION_PEP440_{end}"])
             for end in ("FROM", "TO")
         )
-        STAGES[options.stage].run(
-            stages.Update(
+        # Each stage imports only what it needs: most of this process's time is imports.
+        import_module(STAGES[options.stage].module).run(
+            Update(
                 project=Project.at(Path.cwd(), options.answers_file),
                 source=options.source,
                 version_from=os.environ["VERSION_FROM"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -50,6 +50,7 @@ class Outcome:
     files: Tree
     conflicts: list[Conflict] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
+    stayed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     kept_deleted: list[str] = field(default_factory=list)
     kept_seeded: list[str] = field(default_factory=list)
@@ -86,7 +87,20 @@ def merge(top: Path, sides: Sides, rules: Rules) -> Outcome:
     _conclude_displaced(top, displaced, merged, outcome)
     outcome.conflicts.sort(key=lambda conflict: conflict.path)
     _leave_out_clashes(slots, outcome)
+    outcome.stayed = _stayed(slots.values(), sides.theirs)
     return outcome
+
+
+def _stayed(settled: Collection[Piece], theirs: Tree) -> list[str]:
+    """Return the owner's own files in folders that moved away."""
+    left = {
+        PurePosixPath(piece.source).parent
+        for piece in settled
+        if piece.source and piece.new not in {piece.source, None}
+    }
+    left -= {PurePosixPath(path).parent for path in theirs}
+    added = [piece.path for piece in settled if not piece.source and not piece.new]
+    return sorted(path for path in added if PurePosixPath(path).parent in left)
 
 
 def _merge(top: Path, slots: Mapping[str, Piece]) -> Merged:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pathspec
-import yaml
 
-SECRETS = "secret/.env.*"
+from .files import parse_yaml
 
 
 def is_revision(path: str) -> bool:
@@ -19,7 +18,7 @@ class Owners:
     """The owner classes of a release."""
 
     def __init__(self, source: Path) -> None:
-        listed = yaml.safe_load((source / "owners.yml").read_text(encoding="utf-8"))
+        listed = parse_yaml((source / "owners.yml").read_bytes())
         self._seeded = pathspec.GitIgnoreSpec.from_lines(listed["seeded"])
         self._user = pathspec.GitIgnoreSpec.from_lines(listed["user"])
 

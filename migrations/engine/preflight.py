@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
 from . import git, snapshot, trees
-from .owners import SECRETS
+from .files import SECRETS, parse_yaml
 from .problem import Problem
 from .project import Project
 from .rendering import Rendering, render
@@ -112,36 +110,29 @@ def _hidden(project: Project) -> list[str]:
 
 
 def _in_the_way(project: Project, source: Path) -> list[str]:
-    """Return what Copier would overwrite though git does not have it, and what it would stumble over half-way."""
-    tracked = git.names(project.folder, "ls-files", "-z")
-    known = set(tracked)
-    found = set()
-    for path in sorted(_written(source / "template")):
+    """Return what Copier would overwrite though git does not have it, and what would make Copier fail half-way."""
+    known = set(git.names(project.folder, "ls-files", "-z"))
+    written = {path: list(map(str, PurePath(path).parents))[:-1] for path in _written(source / "template")}
+    folders = {parent: project.folder / parent for parents in written.values() for parent in parents}
+    files = {name for name, folder in folders.items() if os.path.lexists(folder) and not folder.is_dir()}
+    links = {name for name, folder in folders.items() if folder.is_symlink()}
+    found = {f"{name} (a file, where the template has a folder)" for name in files}
+    for path, parents in written.items():
         own = project.folder / path
-        parents = [project.folder / parent for parent in path.parents]
-        files = [parent for parent in parents if os.path.lexists(parent) and not parent.is_dir()]
-        if files:
-            found.add(f"{files[0].relative_to(project.folder).as_posix()} (a file, where the template has a folder)")
-        elif own.is_dir():
-            found.add(f"{path.as_posix()} (a folder, where the template has a file)")
-        elif (
-            os.path.lexists(own)
-            and path.as_posix() not in known
-            and not path.match(SECRETS)
-            and not any(parent.is_symlink() for parent in parents[:-1])
-        ):
-            found.add(f"{path.as_posix()} (git ignores it)")
+        if files.intersection(parents) or not os.path.lexists(own):
+            continue
+        if own.is_dir():
+            found.add(f"{path} (a folder, where the template has a file)")
+        elif path not in known and not PurePath(path).match(SECRETS) and not links.intersection(parents):
+            found.add(f"{path} (git ignores it)")
     return sorted(found)
 
 
-def _written(folder: Path) -> set[PurePath]:
+def _written(folder: Path) -> set[str]:
     """Return the paths that a release writes with every feature on; one whose name is an answer is the answers file."""
-    found = set()
-    for file in folder.rglob("*"):
-        name = re.sub(r"{%.*?%}", "", file.relative_to(folder).as_posix()).removesuffix(".jinja")
-        if file.is_file() and "{{" not in name:
-            found.add(PurePath(name))
-    return found
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    paths = (re.sub(r"{%.*?%}", "", Path(file).relative_to(folder).as_posix()).removesuffix(".jinja") for file in files)
+    return {path for path in paths if "{{" not in path}
 
 
 def _unfinished(project: Project) -> list[str]:
@@ -158,7 +149,7 @@ def _has_both(path: Path) -> bool:
 
 def _questions(source: Path) -> dict[str, dict[str, Any]]:
     """Return the questions of the new release. Those of other releases are no less unknown: Copier drops their answers."""
-    loaded = yaml.safe_load((source / "copier.yml").read_text(encoding="utf-8"))
+    loaded = parse_yaml((source / "copier.yml").read_bytes())
     return {name: question for name, question in loaded.items() if not name.startswith("_")}
 
 
@@ -170,7 +161,7 @@ def _is_unclear(value: str, question: Mapping[str, Any]) -> bool:
 
 def _as_option(value: object) -> str:
     """Return what `--data` reads as this value: YAML."""
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+    return value if isinstance(value, str) and parse_yaml(value) == value else json.dumps(value)
 
 
 def _suggest(name: str, questions: Iterable[str]) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from . import git
-from .files import write_whole
-from .owners import SECRETS
+from .files import SECRETS, parse_yaml, write_whole
 from .problem import Problem
 from .release import Release
 
@@ -90,7 +89,7 @@ class Project:
 
 def _mapping(content: bytes, name: str) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(content)
+        loaded = parse_yaml(content)
     except yaml.YAMLError as error:
         raise Problem(
             f"{name} is not valid YAML ({str(error).splitlines()[0]}): restore the version of your last commit."

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import git, trees
-from .owners import Owners
 from .project import Project
 from .trees import Commit, Tree
+
+if TYPE_CHECKING:
+    from .owners import Owners
 
 Answers = Mapping[str, Any]
 

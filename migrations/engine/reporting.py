@@ -16,7 +16,7 @@ from .release import Release, sentences
 from .settings_files import Change
 from .stale_imports import StaleImport
 
-_SHOWN_IMPORTS = 20
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def text(project: Project, facts: Facts) -> str:
     result = ["", f"Forge: {title}"]
     result += _part("Merged", _merged(project, outcome))
     result += _part("Moved by the release", folded(outcome.moved))
+    result += _part("Your own files that stay in a folder that moved away", _bounded(outcome.stayed))
     result += _part(
         "CONFLICTS: resolve each, then `git add` it",
         [f"{conflict.path}: {conflict.words}" for conflict in outcome.conflicts],
@@ -119,11 +120,12 @@ def folded(moved: Iterable[Moved]) -> list[str]:
 
 
 def _imports(found: Sequence[StaleImport]) -> list[str]:
-    lines = [f"{one.path}:{one.line} imports {one.old}, which is now {one.new}" for one in found[:_SHOWN_IMPORTS]]
-    if len(found) > _SHOWN_IMPORTS:
-        names = sorted({one.old for one in found[_SHOWN_IMPORTS:]})
-        lines.append(f"... and {len(found) - _SHOWN_IMPORTS} more lines; search for {', '.join(names[:5])}")
-    return lines
+    return _bounded([f"{one.path}:{one.line} imports {one.old}, which is now {one.new}" for one in found])
+
+
+def _bounded(lines: Sequence[str]) -> list[str]:
+    left = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], f"... and {left} more"] if left > 0 else list(lines)
 
 
 def _answers(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .files import HALF_WRITTEN, copy_private, write_whole
-from .owners import SECRETS
+from .files import HALF_WRITTEN, SECRETS, copy_private, write_whole
 from .problem import UNDO, Problem
 from .project import Project
 

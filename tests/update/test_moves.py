@@ -635,6 +635,8 @@ def check(person: Person, updated: Updated) -> None:
         "  app/services/ -> app/features/ (3 files, 1 with your changes)\n"
         "  app/services/accounts.py -> app/features/accounts/service.py, with your changes\n"
         "  run.sh -> bin/run.sh, with your changes\n",
+        "Your own files that stay in a folder that moved away:\n"
+        "  app/examples/mine.py\n  app/services/deep/mine.py\n  app/services/mine.py\n",
         "app/services/mine.py:1 imports app.services.accounts, which is now app.features.accounts.service",
         "Left deleted, as you deleted them:\n"
         "  app/services/deep/__init__.py, which the release moved to app/features/deep/__init__.py\n",

@@ -1,19 +1,14 @@
-"""The two stages of an update, as functions; `__main__` has the table of them."""
+"""The stage after: Copier has asked its questions, and patched the project in its own way."""
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from packaging.version import Version
+from typing import Any
 
 from . import (
     merging,
-    preflight,
     rendering,
     reporting,
     settings_files,
@@ -26,53 +21,12 @@ from .merging import Rules
 from .moves import destination
 from .owners import Owners
 from .pieces import Sides
-from .problem import UNDO
-from .project import Project
-from .release import Release
 from .rendering import Rendering
 from .trees import Entry
+from .update import Update
 
 
-@dataclass(frozen=True)
-class Update:
-    """What Copier passes to each stage.
-
-    Attributes:
-        project: the project in the current folder.
-        source: Copier's clone of the template.
-        version_from: the old version as Copier records it: a tag, or a commit.
-        version_to: the new version, likewise.
-        old: the old release.
-        new: the new release.
-        releases: what the releases between them declare, oldest first.
-        conflict: how conflicts are written.
-        given: the questions that the user answers again, and the answers.
-    """
-
-    project: Project
-    source: Path
-    version_from: str
-    version_to: str
-    old: Version
-    new: Version
-    releases: Sequence[Release]
-    conflict: Literal["inline", "rej"]
-    given: Mapping[str, str]
-
-
-def before(update: Update) -> None:
-    """Check that the update can start, save what git does not keep, and change the answers to what the release asks."""
-    preflight.check(update.project, update.source, update.version_from, update.given)
-    print(
-        f"forge: if this update is interrupted: {UNDO}, then run it again. Git may first ask you to delete a lock file that "
-        "a killed process left.",
-        file=sys.stderr,
-    )
-    snapshot.save(update.project, update.version_from)
-    update.project.rewrite_answers(update.releases)
-
-
-def after(update: Update) -> None:
+def run(update: Update) -> None:
     """Replace Copier's patching by a merge of the old render, the project and the new render, and print the report."""
     project, top = update.project, update.project.top
     start = snapshot.load(project)
