@@ -20,6 +20,18 @@ from app.core.features import Routes, load_features
 from app.core.logging import configure_logging
 
 
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Open the database, and what features need, for the time that the application runs."""
+    await open_database()
+    async with AsyncExitStack() as stack:
+        for feature in load_features():
+            if feature.lifespan:
+                await stack.enter_async_context(feature.lifespan())
+        yield
+    await close_database()
+
+
 def create_app() -> FastAPI:
     """Return a new application.
 
@@ -29,17 +41,6 @@ def create_app() -> FastAPI:
     require_safe_settings()
     configure_logging()
     features = load_features()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await open_database()
-            stack.push_async_callback(close_database)
-            for feature in features:
-                if feature.lifespan:
-                    await stack.enter_async_context(feature.lifespan())
-            yield
-
     options: dict[str, Any] = {}
     for feature in features:
         if feature.start:
@@ -58,7 +59,6 @@ def create_app() -> FastAPI:
     )
     app.add_middleware(ContentTooLarge)
     app.add_exception_handler(RequestValidationError, invalid_request)
-    health.checks.clear()
     health.checks["database"] = ping_database
     app.include_router(health.router)
     for feature in features:
