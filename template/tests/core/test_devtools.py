@@ -169,9 +169,9 @@ def test_an_update_starts_from_a_commit(committed: Path) -> None:
     ("answers", "words"),
     [
         ("<<<<<<< a\n_commit: v1\n=======\n_commit: v2\n>>>>>>> b\n_src_path: x\n", "conflict markers"),
-        ("_commit: v1\n", "does not say which release"),
-        ("_src_path: x\n", "does not say which release"),
-        (None, "does not say which release"),
+        ("_commit: v1\n", "does not name the template"),
+        ("_src_path: x\n", "does not name the template"),
+        (None, "does not name the template"),
     ],
 )
 def test_an_update_needs_its_answers(answers: str | None, words: str, committed: Path) -> None:
@@ -185,16 +185,16 @@ def test_an_update_needs_its_answers(answers: str | None, words: str, committed:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("output", "explanation"),
     [
-        ("fatal: could not read from remote repository.", "cannot be reached: there"),
+        ("fatal: could not read from remote repository.", "is unreachable: there"),
         ("Copier could not load some Jinja extensions:", "extension"),
         ("This template requires Copier version >= 99", "newer Copier"),
-        ("something else", "stands above"),
+        ("something else", "see its output above"),
     ],
 )
-def test_what_copier_says_badly(said: str, words: str) -> None:
-    assert words in update.meaning(said, "there")
+def test_errors_of_copier_are_explained(output: str, explanation: str) -> None:
+    assert explanation in update.explain(output, "there")
 
 
 def test_a_taken_port_is_passed_over() -> None:
@@ -325,7 +325,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
     try:
         port = int(_logged(log, process, r"dev:   API +http://127\.0\.0\.1:(\d+)/docs"))
         assert port != wanted
-        assert f"port {wanted} is taken" in log.read_text()
+        assert f"port {wanted} is in use" in log.read_text()
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
         beside = folder / ".dev" / "env"
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
@@ -350,7 +350,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
 def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> None:
     """Check that a command in another terminal has the settings that `make dev` chose."""
     # The process environment of these tests names other servers.
-    plain = {name: value for name, value in variables.items() if name not in dev.TOLD}
+    plain = {name: value for name, value in variables.items() if name not in dev.SHARED_VARIABLES}
     code = (
         "from app.core.config import load_groups\n"
         "for group in load_groups():\n"
