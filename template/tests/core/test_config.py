@@ -268,7 +268,7 @@ def test_no_part_of_a_password_is_printed(password: str, monkeypatch: pytest.Mon
     assert "DATABASE_URL" in names
     for name in names:
         scheme = "postgresql" if name == "DATABASE_URL" else "redis"
-        # Also in what is wrong beside it.
+        # Nor does it appear in the message about another problem.
         for url in (
             f"{scheme}://me:{password}@h/1",
             f"{scheme}://me:{password}@h:port/1",

@@ -327,10 +327,10 @@ def _run_dev(folder: Path, wanted: int) -> None:
         assert port != wanted
         assert f"port {wanted} is in use" in log.read_text()
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
-        beside = folder / ".dev" / "env"
-        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+        env = folder / ".dev" / "env"
+        assert stat.S_IMODE(env.stat().st_mode) == 0o600
         assert "dev: everything runs" in log.read_text()
-        _find_the_servers(folder, variables, beside.read_text())
+        _find_the_servers(folder, variables, env.read_text())
         # As Ctrl-C in a terminal: the whole foreground process group gets the signal.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
@@ -339,7 +339,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
             process.terminate()
             process.wait(60)
     assert "dev: everything has stopped" in log.read_text()
-    assert not beside.exists()
+    assert not env.exists()
     started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
     assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
     assert _alive(started) == []
@@ -347,7 +347,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
     assert str(folder) not in commands
 
 
-def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> None:
+def _find_the_servers(folder: Path, variables: dict[str, str], shared: str) -> None:
     """Check that a command in another terminal uses the servers that `make dev` chose."""
     # The process environment of these tests names other servers.
     plain = {name: value for name, value in variables.items() if name not in dev.SHARED_VARIABLES}
@@ -361,7 +361,7 @@ def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> Non
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=plain, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', told, re.MULTILINE) if "URL" in name]
+    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', shared, re.MULTILINE) if "URL" in name]
     assert {f"{name} {value}" for name, value in named} <= set(found)
     assert named or "sqlite" in variables["DATABASE_URL"]
 

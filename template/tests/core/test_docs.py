@@ -56,7 +56,7 @@ def test_each_row_of_a_setting_names_an_existing_setting() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_in_a_page_compiles_and_its_imports_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    # A page may build a module step by step: "`app/features/orders/models.py`:" stands before its code.
+    # A page may contain new modules: a line such as "`app/features/orders/models.py`:" precedes their code.
     built = {
         path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for path in re.findall(r"^`(app/\S+\.py)`:$", text, flags=re.MULTILINE)
