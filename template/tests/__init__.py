@@ -1,4 +1,4 @@
-"""The project's tests: a folder for each feature, `core/`, `worker/`, and `e2e/` with real processes."""
+"""The project's tests: a folder for each feature, `core/`, `worker/`, and `e2e/`, which starts real processes."""
 
 from pathlib import Path
 

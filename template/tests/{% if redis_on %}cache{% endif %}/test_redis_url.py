@@ -1,4 +1,4 @@
-"""URLs of Redis databases that a library would misread are refused by name, without a part of their password."""
+"""Redis URLs that a library would misread are refused; no part of the password is printed."""
 
 import pytest
 import redis
@@ -15,7 +15,7 @@ from app.core.config.redis_url import TLS_OPTIONS, check_redis_url, for_redis_py
         "redis://localhost",
     ],
 )
-def test_urls_of_databases_are_taken(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     check_redis_url(url, {"redis", "rediss"}, TLS_OPTIONS)
 
 
@@ -37,7 +37,7 @@ def test_urls_of_databases_are_taken(url: str) -> None:
         ("localhost:6379", "must start with"),
     ],
 )
-def test_what_would_be_misread_is_refused(url: str, words: str | None) -> None:
+def test_misleading_urls_are_refused(url: str, words: str | None) -> None:
     if words is None:
         check_redis_url(url, {"redis", "rediss"}, TLS_OPTIONS)
         return
@@ -54,7 +54,7 @@ def test_what_would_be_misread_is_refused(url: str, words: str | None) -> None:
         ("rediss://:CERT_NONE@h/1?ssl_cert_reqs=required", "rediss://:CERT_NONE@h/1?ssl_cert_reqs=required"),
     ],
 )
-def test_redis_py_gets_its_own_words_for_certificates(given: str, expected: str) -> None:
+def test_certificate_options_are_translated_for_redis_py(given: str, expected: str) -> None:
     assert for_redis_py(given) == expected
     redis.Redis.from_url(expected).connection_pool.make_connection()
 
@@ -72,7 +72,7 @@ def test_redis_py_gets_its_own_words_for_certificates(given: str, expected: str)
         "socket_timeout=5",
     ],
 )
-def test_options_that_are_taken_are_understood(option: str) -> None:
+def test_accepted_options_are_valid_for_redis_py(option: str) -> None:
     url = f"redis://localhost/1?{option}"
     check_redis_url(url, {"redis"})
     redis.Redis.from_url(url).connection_pool.make_connection()
@@ -90,12 +90,12 @@ def test_options_that_are_taken_are_understood(option: str) -> None:
         ("virtual_host=3", "takes no option virtual_host"),
     ],
 )
-def test_options_that_no_client_takes_are_refused(query: str, words: str) -> None:
+def test_unknown_options_are_refused(query: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_redis_url(f"redis://localhost/1?{query}", {"redis"})
 
 
-def test_a_socket_names_its_database_in_an_option() -> None:
+def test_a_socket_url_has_its_database_in_an_option() -> None:
     check_redis_url("unix:///run/redis.sock?db=3", {"unix"})
     with pytest.raises(ValueError, match="an option db"):
         check_redis_url("unix:///run/redis.sock?db=abc", {"unix"})
