@@ -21,8 +21,8 @@ def api_problem(port: int) -> str | None:
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
             connection.sendall(request)
             # The status line may arrive in several packets.
-            with connection.makefile("rb") as answer:
-                status = answer.readline(200).split()
+            with connection.makefile("rb") as response:
+                status = response.readline(200).split()
     except OSError as error:
         return f"port {port}: {error}"
     code = status[1].decode("ascii", "replace") if len(status) > 1 else "nothing"

@@ -1,6 +1,6 @@
-"""Servers for the tests, and a clean state for each.
+"""Start servers for the tests, and reset their state after each test.
 
-The servers are embedded ones, or those that TEST_DATABASE_URL and TEST_REDIS_URL name: give them up, they are emptied.
+The servers are embedded, or those of TEST_DATABASE_URL and TEST_REDIS_URL. The tests delete everything in them.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _servers = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers and name them in the environment, before any module of the application is imported."""
+    """Start the servers and set their addresses in the environment, before the application is imported."""
     os.environ["ENVIRONMENT"] = "test"
     try:
         groups = importlib.import_module("app.core.config").load_groups()
@@ -34,16 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
             for field in type(group).model_fields
         )
     except SystemExit:
-        # Their lines stand above.
-        raise pytest.UsageError("These settings are refused.") from None
+        # The problems are already on stderr.
+        raise pytest.UsageError("The settings are invalid; the problems are printed above.") from None
     finally:
-        # The servers' addresses are not known yet.
+        # Import the application again when the servers' addresses are set.
         for name in [name for name in sys.modules if name == "app" or name.startswith("app.")]:
             del sys.modules[name]
     if config.option.collectonly or config.option.help or _only_distributes(config):
         return
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
-    # Not a hook: a plugin that fails while pytest ends keeps other hooks from running.
+    # Not in a hook: if a plugin fails when pytest ends, other hooks do not run.
     config.add_cleanup(_servers.close)
     _servers.callback(shutil.rmtree, folder)
     defaults = runpy.run_path(str(ROOT / "app" / "core" / "config" / "defaults.py"))
@@ -52,8 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     redis = os.environ.get("TEST_REDIS_URL")
     if backend == "mysql" and not database:
         raise pytest.UsageError(
-            "There is no embedded MySQL. Name a server and a database that the tests may empty: "
-            "TEST_DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/test"
+            "There is no embedded MySQL server. Set TEST_DATABASE_URL to a database that the tests may empty, "
+            "for example mysql://USER:PASSWORD@127.0.0.1:3306/test."
         )
     servers = _servers.enter_context(
         embedded_servers(
@@ -69,20 +69,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["BACKUP_PROGRAMS"] = str(servers.database_programs)
     if uses_redis:
         os.environ.update(_redis_variables(servers, redis))
-    # No test talks to a mail server by accident: nothing listens on port 1.
+    # Nothing listens on port 1, so that no test sends a mail by accident.
     os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
     os.environ["STORAGE_URL"] = os.environ.get("TEST_STORAGE_URL", str(folder / "storage"))
     _upgrade()
 
 
 def _only_distributes(config: pytest.Config) -> bool:
-    """Return whether other processes run the tests: each of those starts servers of its own."""
+    """Return whether pytest-xdist runs the tests in other processes, which start their own servers."""
     return bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts the application's processes by its folder."""
+    """Add the marker `processes` to all tests in `e2e/`."""
     for item in items:
         if "e2e" in item.path.relative_to(ROOT).parts:
             item.add_marker("processes")
@@ -116,7 +116,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
-    """Empty the tables, and the cache, after each test."""
+    """Empty all tables and the cache after each test."""
     yield
     from sqlalchemy import delete
 
@@ -141,7 +141,7 @@ def clean_state() -> Iterator[None]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of the application, started and stopped around the test."""
+    """Yield a client of the application, which runs during the test."""
     from app.main import create_app
 
     app = create_app()

@@ -145,7 +145,7 @@ def _misspelt() -> Iterator[str]:
 def is_near(name: str, known: str) -> bool:
     """Return whether `name` is probably `known` misspelt: one typo in a short name, two in a long one.
 
-    `DATABASE_URL_2` is a name of its own, since it only extends a known name. So is `METRICS_PORT`, which Kubernetes
+    `DATABASE_URL_2` is a different name, since it only extends a known one. So is `METRICS_PORT`, which Kubernetes
     sets for a service called metrics: it differs from `METRICS_HOST` by a whole short word.
     """
     if re.match(rf"{known}[_\d]", name):

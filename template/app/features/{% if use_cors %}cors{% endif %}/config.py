@@ -52,7 +52,7 @@ class CorsSettings(SettingsGroup):
         """Return one sentence for each setting that is not safe for production."""
         if "*" in self.allowed_origins and self.allow_credentials:
             return [
-                "CORS_ALLOWED_ORIGINS is * and CORS_ALLOW_CREDENTIALS is on: any website can act as the user."
+                "CORS_ALLOWED_ORIGINS=* with CORS_ALLOW_CREDENTIALS lets any site act as the user; list the origins."
             ]
         return []
 
