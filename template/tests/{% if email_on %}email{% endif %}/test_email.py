@@ -252,7 +252,7 @@ def test_a_domain_is_encoded_in_ascii(sink: MailSink) -> None:
 @pytest.mark.parametrize("address", ["ä@example.com", "nobody", "a..b@example.com", "Ada <ada@example.com>"])
 def test_an_invalid_sender_is_rejected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL_FROM_EMAIL", address)
-    with pytest.raises(ValidationError, match="EMAIL_FROM_EMAIL must "):
+    with pytest.raises(ValidationError, match=r"EMAIL_FROM_EMAIL (must|has an invalid)"):
         EmailSettings()
 
 

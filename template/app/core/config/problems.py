@@ -139,7 +139,7 @@ def _misspelt() -> Iterator[str]:
         meant = [one for one in accepted if is_near(name.upper(), one)]
         if name.upper() not in accepted and meant:
             best = max(meant, key=lambda one: difflib.SequenceMatcher(None, name.upper(), one).ratio())
-            yield f"{name} ({place}) is not a setting. Did you mean {best}? Correct the name, or rename your variable."
+            yield f"{name} ({place}) is not a setting. Did you mean {best}? Otherwise rename it."
 
 
 def is_near(name: str, known: str) -> bool:
