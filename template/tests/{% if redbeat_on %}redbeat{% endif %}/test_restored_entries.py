@@ -9,7 +9,7 @@ from celery.schedules import schedule
 from redbeat.schedulers import get_redis
 
 from app.core.celery import celery_app
-from app.worker.schedule import Scheduler
+from app.features.redbeat.scheduler import Scheduler
 
 ENTRY = {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "default"}}
 SCHEDULE = "redbeat::schedule"
