@@ -66,7 +66,7 @@ def test_each_unsafe_setting_is_a_problem_and_the_exit_code_is_1() -> None:
     )
     assert code == 1
     problems = [line for line in lines if line.startswith("problem  ")]
-    for expected in ("DATABASE_URL holds a default", "DATABASE_ECHO is on", "LOG_LEVEL is DEBUG"):
+    for expected in ("DATABASE_URL has a default", "DATABASE_ECHO is on", "LOG_LEVEL is DEBUG"):
         assert [line for line in problems if expected in line], lines
     assert "ok       environment: production" in lines
 
@@ -91,7 +91,7 @@ def test_an_invalid_setting_is_one_line_without_a_traceback() -> None:
     assert lines[0].startswith("problem  settings: DATABASE_POOL_SIZE='many' (in the process environment): must be")
     code, lines = run(DATABASE_URL="", DATABASE_URL_FILE="/nowhere")
     assert code == 1
-    assert "DATABASE_URL_FILE: /nowhere cannot be read" in lines[0]
+    assert "DATABASE_URL_FILE=/nowhere cannot be read" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_settings_files_readable_by_other_users_are_problems(project: Path) -> N
     assert found(audit_points.file_findings())["files"][0][0] == "ok"
     file.chmod(0o644)
     assert found(audit_points.file_findings())["files"] == [
-        ("problem", "secret/.env.production can be read by every user of this host: chmod 600 it")
+        ("problem", "secret/.env.production is readable by every user of this host; run chmod 600 on it")
     ]
     (project / "secret").chmod(0o700)
     assert found(audit_points.file_findings())["files"][0][0] == "ok"
@@ -136,16 +136,16 @@ def test_without_settings_files_and_git_the_checks_are_skipped(tmp_path: Path, m
 def test_settings_files_tracked_by_git_are_problems(project: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
     subprocess.run(["git", "add", "--force", "secret/env.production.example"], cwd=project, check=True)
-    assert found(audit_points.file_findings())["git"] == [("ok", "no settings file is tracked")]
+    assert found(audit_points.file_findings())["git"] == [("ok", "git tracks no settings file")]
     subprocess.run(["git", "add", "--force", "secret"], cwd=project, check=True)
     ((state, line),) = found(audit_points.file_findings())["git"]
     assert state == "problem"
-    assert line.startswith("secret/.env.production is in git")
+    assert line.startswith("git tracks secret/.env.production")
 
 
 async def test_an_up_to_date_database_is_ok() -> None:
     lines = await services()
-    assert (lines["database"], lines["migrations"][0][0]) == ([("ok", "answers")], "ok")
+    assert (lines["database"], lines["migrations"][0][0]) == ([("ok", "reachable")], "ok")
 
 
 async def test_a_database_that_is_behind_or_ahead_is_a_problem() -> None:
@@ -155,12 +155,14 @@ async def test_a_database_that_is_behind_or_ahead_is_a_problem() -> None:
         async with session_scope() as db:
             await db.execute(text("DELETE FROM alembic_version"))
         ((state, line),) = (await services())["migrations"]
-        # In a project without revisions, the database cannot be behind.
-        assert (state, "not applied: alembic upgrade heads" in line) == (("problem", True) if known else ("ok", False))
+        # A project without revisions is never behind.
+        assert (state, "not applied; run alembic upgrade heads" in line) == (
+            ("problem", True) if known else ("ok", False)
+        )
         async with session_scope() as db:
             await db.execute(text("INSERT INTO alembic_version VALUES ('unknown')"))
         ((state, line),) = (await services())["migrations"]
-        assert (state, "a newer release wrote it" in line) == ("problem", True)
+        assert (state, "a revision that is not in migrations/" in line) == ("problem", True)
     finally:
         async with session_scope() as db:
             await db.execute(text("DELETE FROM alembic_version"))
@@ -189,10 +191,10 @@ def test_unreachable_servers_are_reported_without_secrets() -> None:
     }
     known = {type(group).variable(field) for group in load_groups() for field in type(group).model_fields}
     expected = {"database", *(name for variable, name in names.items() if variable in known)}
-    states = {line.split(":")[0] for line in lines if "does not answer: " in line}
+    states = {line.split(":")[0] for line in lines if "is unreachable: " in line}
     assert states == {f"problem  {name}" for name in expected}
-    assert "skipped  migrations: the database does not answer" in lines
-    assert ("skipped  worker: Redis does not answer" in lines) is ("CELERY_BROKER_URL" in known)
+    assert "skipped  migrations: the database is unreachable" in lines
+    assert ("skipped  worker: Redis is unreachable" in lines) is ("CELERY_BROKER_URL" in known)
 
 
 def test_a_password_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def test_every_secret_of_the_application_can_be_read_from_a_file(secret: Path, m
 
 def test_an_unreadable_secret_file_is_an_error(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_PASSWORD_FILE", str(secret / "missing"))
-    with pytest.raises(SettingsError, match=r"X_PASSWORD_FILE: .*missing cannot be read"):
+    with pytest.raises(SettingsError, match=r"X_PASSWORD_FILE=.*missing cannot be read"):
         _Secrets()
     monkeypatch.setenv("X_PASSWORD", "as well")
     with pytest.raises(SettingsError, match="X_PASSWORD and X_PASSWORD_FILE are both set"):
@@ -170,9 +170,9 @@ def test_lists_are_comma_separated(text: str, expected: list[str], monkeypatch: 
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("postgresql://app:postgres@db/x", "DATABASE_URL holds a default"),
-        ("postgresql://app:%3Crandom:database_password%3E@db/x", "DATABASE_URL holds a default"),
-        ("postgresql://app@db/x", "DATABASE_URL names no password for db"),
+        ("postgresql://app:postgres@db/x", "DATABASE_URL has a default"),
+        ("postgresql://app:%3Crandom:database_password%3E@db/x", "DATABASE_URL has a default"),
+        ("postgresql://app@db/x", "DATABASE_URL has no password for db"),
         ("postgresql://app:x7Gq-2mN_4kPz9@db/x", None),
         ("postgresql://app@/x?host=/run/postgresql", None),
     ],
@@ -193,7 +193,7 @@ def test_production_does_not_start_with_default_secrets(
     if starts:
         require_safe_settings()
     else:
-        with pytest.raises(UnsafeSettings, match="DATABASE_URL holds a default"):
+        with pytest.raises(UnsafeSettings, match="DATABASE_URL has a default"):
             require_safe_settings()
 
 
@@ -211,7 +211,7 @@ def test_the_application_exits_with_default_secrets_in_production() -> None:
     )
     assert code == 2
     assert "Traceback" not in errors
-    assert "DATABASE_URL holds a default" in errors
+    assert "DATABASE_URL has a default" in errors
 
 
 def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
@@ -224,7 +224,7 @@ def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
     )
     assert code == 2
     assert sorted(errors.splitlines()) == [
-        "APP_VERSON (in the process environment) is no setting: APP_VERSION is meant? Correct it, or rename yours.",
+        "APP_VERSON (in the process environment) is not a setting. Did you mean APP_VERSION? Otherwise rename it.",
         "DATABASE_POOL_SIZE='many' (in the process environment): must be a valid integer, unable to parse it.",
         "DATABASE_URL (in the process environment): must be a URL such as postgresql://user:password@host/name.",
         "LOG_LEVEL='LOUD' (in the process environment): must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'.",
@@ -235,10 +235,10 @@ def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
     ("text", "line"),
     [
         ("LOG_FORMAT=json\nLOG_LEVEL=LOUD\n", "LOG_LEVEL='LOUD' (in secret/.env.test, line 2): must be"),
-        ("APP_NAMES=x\n", "APP_NAMES (in secret/.env.test, line 1) is no setting: APP_NAME is meant?"),
+        ("APP_NAMES=x\n", "APP_NAMES (in secret/.env.test, line 1) is not a setting. Did you mean APP_NAME?"),
         ("LOG_LEVEL\n", "secret/.env.test, line 1 is not NAME=value"),
         ("\nAPP_NAME='x\n", "secret/.env.test, line 2 is not NAME=value"),
-        ("APP_NAME=caf\xe9\n", "secret/.env.test is not UTF-8"),
+        ("APP_NAME=caf\xe9\n", "secret/.env.test is not encoded in UTF-8"),
         ("SECRET_OF_MY_OWN=1\nDATABASE_URL_2=x\n", None),
     ],
 )

@@ -52,7 +52,7 @@ def test_an_api_that_answers_is_healthy(port: int) -> None:
 def test_an_api_that_answers_an_error_is_unhealthy(port: int) -> None:
     code, line = _run("api", str(port))
     assert code == 1
-    assert line in {"GET /health answered 503\n", "GET /health answered nothing\n"}
+    assert line in {"GET /health returned 503\n", "GET /health returned nothing\n"}
 
 
 def test_an_unreachable_api_is_unhealthy() -> None:
