@@ -1,8 +1,8 @@
 """CPU time of `copier update` with Forge's engine beside that of plain Copier on the same templates.
 
-`make bench`, or `python benchmarks/update.py [runs]`. Both update the same unedited project of the oldest release to the
-working tree, by turns, so that a machine that is busy for a while slows both. CPU time is user and system of the command
-and of every process that it waits for: git, the stages, their renders.
+`make bench`, or `python benchmarks/update.py [runs]`. Both update the same unedited project of an old release to the
+working tree, by turns, so that a machine that is busy for a while slows both. CPU time is user and system time of the
+command and of every process that it waits for: git, the stages, their renders.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.update.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-AIM, BOUND = 2.0, 2.5
+OLD = ("v0.1.0", "v0.4.0")
+AIM, BOUND = 1.3, 1.5
 _MIGRATIONS = re.compile(r"^_migrations:\n(?:[ #].*\n|\n)+", re.MULTILINE)
 
 
@@ -67,29 +73,37 @@ def seconds(folder: Path) -> float:
 
 
 def main(runs: int) -> int:
-    """Print both medians and their ratio; 1 if it is above the bound."""
+    """Print both medians and their ratio for each old release; 1 if a ratio is above the bound."""
     with tempfile.TemporaryDirectory(prefix="forge-bench-") as scratch:
         isolate(Path(scratch))
-        from tests.update.world import ARCHIVES, World, next_tag
+        from tests.update.world import ARCHIVES, World, next_tag, write_releases
 
         tags = [*ARCHIVES, next_tag()]
+        World.releases = Path(scratch) / "releases"
+        write_releases(World.releases)
         worlds = {name: World(Path(scratch) / name) for name in ("engine", "plain")}
         without_engine(worlds["plain"].template, tags)
-        measured: dict[str, list[float]] = {name: [] for name in worlds}
-        # One round for nothing: it compiles what Python compiles once.
-        for turn in range(runs + 1):
-            for name, world in worlds.items():
-                taken = seconds(world.project(tags[0]).folder)
-                if turn:
-                    measured[name].append(taken)
-        engine, plain = (statistics.median(measured[name]) for name in ("engine", "plain"))
-        for name, figures in measured.items():
-            listed = " ".join(f"{figure:.2f}" for figure in figures)
-            print(f"{name:6} {statistics.median(figures):.2f} s CPU   ({listed})")
-        print(
-            f"ratio  {engine / plain:.2f}          (aim {AIM}, bound {BOUND}; {tags[0]} to {tags[-1]}, median of {runs})"
-        )
-        return int(engine / plain > BOUND)
+        ratios = [compare(worlds, old, tags[-1], runs) for old in OLD]
+    return int(max(ratios) > BOUND)
+
+
+def compare(worlds: Mapping[str, World], old: str, new: str, runs: int) -> float:
+    """Measure updates from one release by turns, print the medians and return their ratio."""
+    measured: dict[str, list[float]] = {name: [] for name in worlds}
+    # The first round is not counted: Python compiles modules in it.
+    for turn in range(runs + 1):
+        for name, world in worlds.items():
+            taken = seconds(world.project(old).folder)
+            if turn:
+                measured[name].append(taken)
+    medians = {name: statistics.median(figures) for name, figures in measured.items()}
+    print(f"{old} to {new}, median of {runs}:")
+    for name, figures in measured.items():
+        listed = " ".join(f"{figure:.2f}" for figure in figures)
+        print(f"  {name:6} {medians[name]:.2f} s CPU   ({listed})")
+    ratio = medians["engine"] / medians["plain"]
+    print(f"  ratio  {ratio:.2f}         (aim {AIM}, bound {BOUND})", flush=True)
+    return ratio
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The production checklist of docs/deployment.md: `python -m app.audit [settings] [files] [services]`, all three by default.
+"""Run the production checklist of docs/deployment.md: `python -m app.audit [settings] [files] [services]`.
 
-Prints a line for each point, `ok`, `problem` or `skipped`, and exits with 1 if there is a problem. It changes nothing.
+Prints `ok`, `problem` or `skipped` for each check and exits with 1 if there is a problem. It changes nothing.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PARTS = ("settings", "files", "services")
 
 
 async def collect(parts: Sequence[str]) -> "list[Finding]":
-    """Return what the points of these parts find, the core's first, then each feature's."""
+    """Return the findings of these parts: the core's first, then each feature's."""
     from app.core import audit_points  # noqa: PLC0415 - reads the settings
     from app.core.features import load_features  # noqa: PLC0415
 
@@ -41,14 +41,14 @@ async def collect(parts: Sequence[str]) -> "list[Finding]":
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the lines and return the exit code."""
+    """Print the findings and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app.audit", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="settings, files or services; all where none is named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="settings, files or services; default: all")
     parts = parser.parse_args(arguments).parts or PARTS
     if not set(parts) <= set(PARTS):
-        parser.error(f"a part is one of {', '.join(PARTS)}")
+        parser.error(f"PART must be one of {', '.join(PARTS)}")
     try:
-        # Invalid settings end the import: they are lines of the audit.
+        # Invalid settings make the import exit; the audit reports them as problems.
         with contextlib.redirect_stderr(io.StringIO()) as refused:
             import app.core.config  # noqa: F401, PLC0415
     except SystemExit:

@@ -1,4 +1,4 @@
-"""The FastAPI application: `uvicorn app.main:app`. Features add their part (app/core/features.py)."""
+"""The FastAPI application, built from the core and every feature (app/core/features.py): `uvicorn app.main:app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,9 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.api import health
-from app.api.content_too_large import ContentTooLarge, refuse_larger_body
+from app.api.content_too_large import ContentTooLarge, reject_larger_body
 from app.api.errors import invalid_request
-from app.api.openapi import document_answers
+from app.api.openapi import document_error_responses
 from app.api.security_headers import SecurityHeaders
 from app.core.config import require_safe_settings
 from app.core.config.application import app_settings
@@ -20,26 +20,27 @@ from app.core.features import Routes, load_features
 from app.core.logging import configure_logging
 
 
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Open the database, and what features need, for the time that the application runs."""
+    await open_database()
+    async with AsyncExitStack() as stack:
+        for feature in load_features():
+            if feature.lifespan:
+                await stack.enter_async_context(feature.lifespan())
+        yield
+    await close_database()
+
+
 def create_app() -> FastAPI:
     """Return a new application.
 
     Raises:
-        UnsafeSettings: the settings are not safe for production and `ENVIRONMENT` is production or staging.
+        UnsafeSettings: `ENVIRONMENT` is production or staging and the settings are not safe.
     """
     require_safe_settings()
     configure_logging()
     features = load_features()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await open_database()
-            stack.push_async_callback(close_database)
-            for feature in features:
-                if feature.lifespan:
-                    await stack.enter_async_context(feature.lifespan())
-            yield
-
     options: dict[str, Any] = {}
     for feature in features:
         if feature.start:
@@ -51,14 +52,13 @@ def create_app() -> FastAPI:
         description=app_settings.description,
         lifespan=lifespan,
         openapi_url="/openapi.json" if app_settings.docs_enabled else None,
-        # The largest request body; a router or a route may have another one.
+        # The default; a router or a route may set another limit.
         max_body_size=app_settings.max_body_bytes,
-        dependencies=[Depends(refuse_larger_body)],
+        dependencies=[Depends(reject_larger_body)],
         **options,
     )
     app.add_middleware(ContentTooLarge)
     app.add_exception_handler(RequestValidationError, invalid_request)
-    health.checks.clear()
     health.checks["database"] = ping_database
     app.include_router(health.router)
     for feature in features:
@@ -70,9 +70,9 @@ def create_app() -> FastAPI:
             app.add_middleware(middleware)
         health.checks.update(feature.checks)
     app.add_middleware(SecurityHeaders)
-    # Outermost: everything inside sees the client's address, not the proxy's.
+    # Outermost, so that everything inside sees the client's address instead of the proxy's.
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=app_settings.forwarded_allow_ips)
-    document_answers(app)
+    document_error_responses(app)
     return app
 
 

@@ -1,6 +1,6 @@
-"""Whether this container's process is well: `python -I app/probe.py api|worker|beat`, a line and exit code 0 or 1.
+"""Check this container's process: `python -I app/probe.py api|worker|beat` prints one line and exits with 0 or 1.
 
-For health checks that run every few seconds: the standard library only, nothing of the application is imported.
+Health checks run it every few seconds, so it imports only the standard library and nothing of the application.
 """
 
 import os
@@ -9,28 +9,28 @@ import sys
 import time
 
 MAX_AGE = 30.0
-"""Seconds after which a heartbeat is too old; a worker and beat write one every 5 s."""
+"""Maximum age of a heartbeat in seconds; worker and beat write one every 5 s."""
 
 TIMEOUT = 3.0
 
 
 def api_problem(port: int) -> str | None:
-    """Return why the API on this machine's `port` is not well, or None if GET /health is answered with 200."""
+    """Return why the API on this machine's `port` is unhealthy, or None if GET /health returns 200."""
     request = b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
     try:
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
             connection.sendall(request)
-            # A status line is short; it may still come in pieces.
-            with connection.makefile("rb") as answer:
-                status = answer.readline(200).split()
+            # The status line may arrive in several packets.
+            with connection.makefile("rb") as response:
+                status = response.readline(200).split()
     except OSError as error:
         return f"port {port}: {error}"
     code = status[1].decode("ascii", "replace") if len(status) > 1 else "nothing"
-    return None if code == "200" else f"GET /health answered {code}"
+    return None if code == "200" else f"GET /health returned {code}"
 
 
 def heartbeat_problem(what: str) -> str | None:
-    """Return why the `worker` or `beat` of this container is not well, or None if its heartbeat is fresh."""
+    """Return why this container's `worker` or `beat` is unhealthy, or None if its heartbeat is recent."""
     path = os.path.join(heartbeat_folder(), f"{what}.heartbeat")  # noqa: PTH118
     try:
         age = time.time() - os.stat(path).st_mtime  # noqa: PTH116
@@ -40,7 +40,7 @@ def heartbeat_problem(what: str) -> str | None:
 
 
 def heartbeat_folder() -> str:
-    """Return `HEALTH_FOLDER`, else the system's folder for temporary files."""
+    """Return `HEALTH_FOLDER`, or the system's folder for temporary files if it is not set."""
     folder = os.environ.get("HEALTH_FOLDER")
     if folder:
         return folder

@@ -1,7 +1,7 @@
-"""`make dev`: everything that the application needs, on this machine, until Ctrl-C.
+"""`make dev`: run the application and everything it needs on this machine, until Ctrl-C.
 
-A server that the settings name is used. Where they have the generated default and nothing answers there, an embedded server
-runs instead, with its data in `.dev/`. `DEV_SERVERS=embedded` uses no other servers.
+It uses the servers that the settings name. If a setting has the generated default and no server answers there, it starts an
+embedded server with its data in `.dev/`. With `DEV_SERVERS=embedded`, it uses only embedded servers.
 """
 
 import asyncio
@@ -36,33 +36,33 @@ from devtools.servers import FolderInUse, FolderUnusable, Servers, embedded_serv
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".dev"
 ENV = DATA / "env"
-# What commands beside `make dev` read from `.dev/env`: where its servers are.
-TOLD = (
+# Commands in other terminals read these variables from `.dev/env`, so that they use the servers of `make dev`.
+SHARED_VARIABLES = (
     *("DATABASE_URL", "BACKUP_PROGRAMS", "REDIS_CONNECTION_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"),
     "EMAIL_PORT",
 )
 EMBEDDED = os.environ.get("DEV_SERVERS") == "embedded"
 START_LIMIT = 60.0
-"""Seconds after which the last block names what has not started."""
+"""Seconds to wait for all processes before the summary names one that has not started."""
 HEARTBEATS = ("worker", "beat")
 LOCAL_REDIS = "redis://localhost:6379/"
-"""The start of the default of every setting that names a Redis database."""
+"""How the default of every setting with a Redis URL starts."""
 
 
 def say(line: str) -> None:
-    """Print a line of our own at once, before what the processes print."""
+    """Print a line and flush it, so that it stays in order with the output of the processes."""
     print(f"dev: {line}", flush=True)
 
 
 def stop(*lines: str) -> None:
-    """End with 2 and these lines."""
+    """Print the lines and exit with 2."""
     for line in lines:
         say(line)
     sys.exit(2)
 
 
 def redis_problem(url: str) -> str | None:
-    """Return why the Redis at `url` cannot be used, or None if it answers."""
+    """Return why the Redis at `url` is unusable, or None if it answers."""
     import redis  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
@@ -78,7 +78,7 @@ def redis_problem(url: str) -> str | None:
 
 
 def database_problem() -> str | None:
-    """Return why the database of the settings cannot be used, or None if a query works."""
+    """Return why the configured database is unusable, or None if it answers a query."""
 
     async def query() -> None:
         engine = create_async_engine(database_settings.sqlalchemy_url, poolclass=NullPool)
@@ -90,7 +90,7 @@ def database_problem() -> str | None:
 
     try:
         asyncio.run(query())
-    # Drivers raise errors of their own while they connect, which SQLAlchemy does not wrap.
+    # While connecting, drivers raise their own errors, which SQLAlchemy does not wrap.
     except Exception as error:  # noqa: BLE001
         lines = str(getattr(error, "orig", None) or error or type(error).__name__).splitlines()
         return lines[0] if lines else type(error).__name__
@@ -98,7 +98,7 @@ def database_problem() -> str | None:
 
 
 def known_settings() -> dict[str, tuple[Any, str]]:
-    """Return the value and the default, as text, of every setting by its variable."""
+    """Return the value and the default (as text) of every setting, by variable."""
     found = {}
     for group in load_groups():
         for field, info in type(group).model_fields.items():
@@ -108,7 +108,7 @@ def known_settings() -> dict[str, tuple[Any, str]]:
 
 
 def choose_redis() -> dict[str, int]:
-    """Return the variables that an embedded Valkey is for, with the number of the database."""
+    """Return the variables that need an embedded Valkey, with the number of their database."""
     embedded = {}
     for variable, (value, default) in known_settings().items():
         if not default.startswith(LOCAL_REDIS):
@@ -118,7 +118,7 @@ def choose_redis() -> dict[str, int]:
         if problem and url != default:
             stop(
                 f"{variable} names a Redis that does not answer: {problem}",
-                f"Start it, or set {variable}={default} for an embedded Valkey.",
+                f"Start it, or set {variable}={default} to use an embedded Valkey.",
             )
         if problem or EMBEDDED:
             embedded[variable] = int(default.removeprefix(LOCAL_REDIS))
@@ -140,30 +140,30 @@ def choose_database() -> bool:
         return True
     if not default:
         embedded = async_url(defaults.DATABASE_URL).get_backend_name() == "postgresql"
-        instead = f", or set DATABASE_URL={defaults.DATABASE_URL} for an embedded PostgreSQL" if embedded else ""
+        instead = f", or set DATABASE_URL={defaults.DATABASE_URL} to use an embedded PostgreSQL" if embedded else ""
         stop(
             f"DATABASE_URL names a database that does not answer: {url}: {problem}",
-            f"Start it and make the database{instead}.",
+            f"Start it and create the database{instead}.",
         )
     stop(
         f"{url} does not answer: {problem}",
-        "There is no embedded MySQL. Start one, make an empty database in it, and name it in the settings:",
+        "There is no embedded MySQL. Start a server, create an empty database, and set DATABASE_URL:",
         f"  DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/{defaults.DATABASE_NAME}",
-        f"  in {env_file().relative_to(ROOT)}, or in the environment",
+        f"  in {env_file().relative_to(ROOT)} or in the process environment",
     )
     return False
 
 
 def environment(servers: Servers, redis: dict[str, int]) -> dict[str, str]:
-    """Return the environment of the processes; `redis` are the variables that the embedded Valkey is for, with the database."""
+    """Return the environment of the processes; `redis` has the variables that need the embedded Valkey, with their database."""
     result = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    # So that `python -m devtools.dev` of an environment that is not activated finds its commands too.
+    # `python -m devtools.dev` must find its commands even if the virtual environment is not activated.
     result["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{result.get('PATH', '')}"
     if servers.database_url:
         result["DATABASE_URL"] = servers.database_url
-        # A pg_dump of this machine may be older than the embedded server.
+        # The pg_dump of this machine may be older than the embedded server, which pg_dump refuses.
         result["BACKUP_PROGRAMS"] = str(servers.database_programs)
-    # Heartbeats of this project alone.
+    # The default folder is shared: it may contain heartbeats of other projects.
     result["HEALTH_FOLDER"] = str(DATA)
     for variable, number in redis.items():
         result[variable] = servers.redis_url(number)
@@ -171,22 +171,22 @@ def environment(servers: Servers, redis: dict[str, int]) -> dict[str, str]:
 
 
 def choose_port(environment: dict[str, str], variable: str, default: int, what: str) -> int:
-    """Put a free port into `environment`, the wanted one if possible, and return it."""
+    """Set `variable` in `environment` to a free port, the wanted one if possible, and return it."""
     wanted = int(environment.get(variable) or default)
     port = free_port(wanted)
     if port != wanted:
-        say(f"{what}: port {wanted} is taken, so it is {port}")
+        say(f"{what}: port {wanted} is in use; using {port}")
     environment[variable] = str(port)
     return port
 
 
 def choose_processes(environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the Procfile's processes to start, with their ports in `environment`, and what to say of each place."""
+    """Set ports in `environment`; return the processes of the Procfile to start, and the address of each part to print."""
     names = re.findall(r"^([\w-]+):", (ROOT / "Procfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     places = {"API": f"http://127.0.0.1:{choose_port(environment, 'PORT', 8000, 'API')}/docs"}
     if "flower" in names:
         login = flower_login()
-        # Without a login Flower shows tasks, but refuses to stop one.
+        # Without a login, Flower refuses to stop tasks.
         environment["FLOWER_BASIC_AUTH"] = login
         places["Flower"] = f"http://{login}@127.0.0.1:{choose_port(environment, 'FLOWER_PORT', 5555, 'Flower')}"
     known = known_settings()
@@ -201,16 +201,16 @@ def choose_processes(environment: dict[str, str]) -> tuple[list[str], dict[str, 
         host, port = known["EMAIL_HOST"][0], known["EMAIL_PORT"][0]
         if os.environ.get("DEV_MAIL") == "0" or not is_local(host):
             names.remove("mail")
-            places["mails"] = f"sent to {host}:{port}"
+            places["mail"] = f"sent to {host}:{port}"
         else:
-            # In the environment of all, as the worker must send to where the catcher listens.
-            port = choose_port(environment, "EMAIL_PORT", port, "mails")
-            places["mails"] = f"printed here, kept in .dev/mails; port {port}"
+            # All processes get this variable: the worker must send to the port of the mail catcher.
+            port = choose_port(environment, "EMAIL_PORT", port, "mail catcher")
+            places["mail"] = f"printed here and kept in .dev/mails; SMTP port {port}"
     return names, places
 
 
 def flower_login() -> str:
-    """Return Flower's user and password, which are the same the next time."""
+    """Return the user and password of Flower; the password is created once and kept in `.dev/flower`."""
     file = DATA / "flower"
     if not file.exists():
         file.touch(mode=0o600)
@@ -219,11 +219,11 @@ def flower_login() -> str:
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end, passing signals on to it, and return its exit code."""
+    """Run a command until it exits, forward signals to it, and return its exit code."""
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
 
     def forward(number: int, _: FrameType | None) -> None:
-        # A Ctrl-C reaches it from the terminal too; it takes the second one for the same.
+        # After Ctrl-C, it gets the signal from the terminal too; it ignores the second one.
         process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -238,7 +238,7 @@ def run(command: list[str], environment: dict[str, str]) -> int:
 
 
 def was_stopped(code: int) -> bool:
-    """Return whether an exit code says that a process was told to stop: -N as Python has it, 128 + N as a shell does."""
+    """Return whether a signal stopped the process: the exit code is -N in Python and 128 + N in a shell."""
     return (-code if code < 0 else code - 128) in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -247,9 +247,9 @@ def _quoted(value: str) -> str:
 
 
 @contextlib.contextmanager
-def told(variables: dict[str, str]) -> Iterator[None]:
-    """Say in `.dev/env`, for the time of the block, where the servers are: settings read it (app/core/config/base.py)."""
-    lines = [f"{name}={_quoted(variables[name])}\n" for name in TOLD if name in variables]
+def shared_variables(variables: dict[str, str]) -> Iterator[None]:
+    """Write the addresses of the servers to `.dev/env` inside the block; app/core/config/base.py reads them."""
+    lines = [f"{name}={_quoted(variables[name])}\n" for name in SHARED_VARIABLES if name in variables]
     ENV.touch(mode=0o600)
     ENV.write_text("".join(lines), encoding="utf-8")
     try:
@@ -259,7 +259,7 @@ def told(variables: dict[str, str]) -> Iterator[None]:
 
 
 def not_ready(port: int, names: list[str]) -> str | None:
-    """Return which of the processes has not started yet, or None if all have."""
+    """Return the name of a process that has not started yet, or None if all have started."""
     for name in names:
         if name in HEARTBEATS and not (DATA / f"{name}.heartbeat").exists():
             return name
@@ -267,8 +267,8 @@ def not_ready(port: int, names: list[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def announced(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator[None]:
-    """Say the lines as soon as `waits_for` names nothing, below what the processes print while they start."""
+def summary_when_started(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator[None]:
+    """Print the lines once `waits_for` returns None, after the startup output of the processes."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -278,7 +278,7 @@ def announced(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator
         if not ended.is_set():
             print(flush=True)
             say(
-                f"{found} has not started in {START_LIMIT:.0f} s; its lines above say why"
+                f"{found} has not started within {START_LIMIT:.0f} s; see its output above"
                 if found
                 else "everything runs"
             )
@@ -296,7 +296,7 @@ def announced(waits_for: Callable[[], str | None], lines: list[str]) -> Iterator
 
 
 def start(servers: Servers, redis: dict[str, int]) -> int:
-    """Bring the database up to date, run the Procfile, and return the exit code."""
+    """Apply the database revisions, run the Procfile, and return the exit code."""
     variables = environment(servers, redis)
     code = run([sys.executable, "-m", "alembic", "upgrade", "heads"], variables)
     if code == 0:
@@ -304,9 +304,9 @@ def start(servers: Servers, redis: dict[str, int]) -> int:
         url = database_settings.sqlalchemy_url
         places["database"] = "embedded PostgreSQL, data in .dev/postgresql" if servers.database_url else str(url)
         if redis:
-            places["Redis"] = f"embedded Valkey, 127.0.0.1:{servers.redis_port}, data in .dev/valkey"
+            places["Redis"] = f"embedded Valkey on 127.0.0.1:{servers.redis_port}, data in .dev/valkey"
         elif "REDIS_CONNECTION_URL" in known_settings():
-            places["Redis"] = "the one in the settings"
+            places["Redis"] = "the server in the settings"
         lines = [f"  {what:<9} {where}" for what, where in places.items()]
         if "worker" in names:
             uv = "uv" if shutil.which("uv") else ".dev/tools/bin/uv"
@@ -316,22 +316,22 @@ def start(servers: Servers, redis: dict[str, int]) -> int:
         say(f"starting {', '.join(names)}")
         for name in HEARTBEATS:
             (DATA / f"{name}.heartbeat").unlink(missing_ok=True)
-        with told(variables), announced(lambda: not_ready(int(variables["PORT"]), names), lines):
-            # No file of settings: honcho would put `.env` before what was chosen here.
+        with shared_variables(variables), summary_when_started(lambda: not_ready(int(variables["PORT"]), names), lines):
+            # honcho must not read `.env`: it would override these variables.
             code = run([sys.executable, "-m", "honcho", "-e", os.devnull, "start", *names], variables)
     return code
 
 
 def main() -> None:
-    """Start everything, and stop it in the reverse order."""
+    """Start everything; stop it in reverse order."""
     os.chdir(ROOT)
     if app_settings.must_be_safe:
-        sys.exit(f"ENVIRONMENT is {app_settings.environment}: `make dev` is for development.")
+        sys.exit(f"dev: ENVIRONMENT={app_settings.environment}, but `make dev` is for development only.")
     secrets.protect(ROOT / "secret")
     redis, postgres = choose_redis(), choose_database()
     code = -signal.SIGINT
     try:
-        # Being told to stop while the servers start is no failure either.
+        # Ctrl-C while the servers start is not a failure either.
         with (
             contextlib.suppress(KeyboardInterrupt),
             embedded_servers(DATA, redis=bool(redis), postgres=postgres, name=defaults.DATABASE_NAME) as servers,

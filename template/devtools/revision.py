@@ -1,7 +1,7 @@
-"""`make revision m="add orders"`: writes a database revision from the difference between the models and the revisions.
+"""`make revision m="add orders"`: write a database revision from the difference between the models and the revisions.
 
-Compares with an empty database that all revisions were applied to, not with yours: what somebody tried out there does not
-get in. MySQL has no embedded server, so its own is used, after `upgrade heads`.
+It applies all revisions to a temporary database and compares the models with that, so manual changes in your database do not
+get into the revision. MySQL has no embedded server: there it runs `upgrade heads` on your database and compares with it.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ BRANCH = "app"
 
 
 def write_revision(config: Config, message: str) -> list[Path]:
-    """Write a revision at the end of the owner's branch, or start that branch; return the files written.
+    """Write a revision at the head of the branch `app`, or start that branch; return the new files.
 
-    Runs in the project's folder.
+    The current folder must be the project's.
 
     Raises:
-        alembic.util.CommandError: the branch has two ends: somebody's revision must first be put behind the other's.
+        alembic.util.CommandError: the branch has two heads; one of the revisions must follow the other.
     """
     folder = Path("migrations", BRANCH).resolve()
     script = ScriptDirectory.from_config(config)
@@ -62,18 +62,20 @@ def _scratch_database() -> Iterator[None]:
 
 
 def main() -> None:
-    """Write the revision that the command line asks for."""
+    """Write a revision with the message from the command line."""
     message = " ".join(sys.argv[1:]).strip()
     if not message:
-        sys.exit('What does it change? make revision m="add orders"')
+        sys.exit('revision: the message is missing. For example: make revision m="add orders"')
     os.chdir(ROOT)
     with _scratch_database():
         try:
             written = write_revision(Config("alembic.ini", toml_file="pyproject.toml"), message)
         except CommandError as error:
-            sys.exit(f"{error}\nIf the branch has two heads, set down_revision of the later one to the other.")
+            sys.exit(
+                f"{error}\nIf the branch has two heads, set down_revision of the newer one to the id of the older one."
+            )
     for path in written:
-        print(f"{path.relative_to(ROOT)}: written; read it before `make dev`, or `make migrate` beside it, applies it")
+        print(f"{path.relative_to(ROOT)}: written. Review it; `make dev` or `make migrate` applies it.")
 
 
 if __name__ == "__main__":

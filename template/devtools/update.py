@@ -1,7 +1,8 @@
-"""`make update`: brings the template's next release in, runs the tests and shows what happened.
+"""`make update`: merge the next release of the template, run the tests and print a report.
 
-`make update ARGS="--data use_flower=false"` hands options on to `copier update`; `--skip-tests` is its own. Ends with 0 only
-without conflicts and with passing tests. Standard library alone: it must run when the project's own environment does not.
+`make update ARGS="--data use_flower=false"` passes options to `copier update`; only `--skip-tests` is an option of this script.
+It exits with 0 only if there are no conflicts and the tests pass. It uses only the standard library, because it must run even
+if the project's environment is broken.
 """
 
 import os
@@ -24,25 +25,25 @@ _UNREACHABLE = (
     r"|could not resolve host|connection (refused|timed out)|authentication failed|terminal prompts disabled"
     r"|Local template must be a directory|only supported in git-tracked templates"
 )
-# What Copier and git say, and what that means here.
-_MEANINGS = {
-    _UNREACHABLE: "The template cannot be reached: {source}. Check the network and your access to it. If it has moved, write "
-    "its new address into `_src_path` in .copier-answers.yml, commit, and try again.",
+# Patterns in the output of Copier and git, and what to tell the user instead.
+_EXPLANATIONS = {
+    _UNREACHABLE: "The template is unreachable: {source}. Check the network and your access to it. If it has moved, set "
+    "`_src_path` in .copier-answers.yml to its new address, commit, and try again.",
     r"could not load some Jinja extensions|No module named": "The release needs a Copier extension that this project does "
-    "not know of yet. The template's README names the command that brings it along; run that once.",
-    r"requires Copier version": "The release needs a newer Copier than this project asks for. The template's README names "
-    "the command; run that once.",
+    "not install yet. Run the update command of the template's README once, which installs it.",
+    r"requires Copier version": "The release needs a newer Copier than this project installs. Run the update command of the "
+    "template's README once.",
     r"(Invalid choice for|Validation error for question) '(?P<question>\w+)': (?P<why>.+)": "--data {question}: {why}",
-    r"Unknown revision: '(?P<ref>.*)'": "The template at {source} has no {ref}. Where --vcs-ref names it, name a tag of `git "
-    "ls-remote --tags {source}`; where it is `_commit` in .copier-answers.yml, bring the line of your last update back: git log "
+    r"Unknown revision: '(?P<ref>.*)'": "The template at {source} has no {ref}. If you gave it as --vcs-ref, use a tag of `git "
+    "ls-remote --tags {source}`. If it is `_commit` in .copier-answers.yml, restore the line of your last update: git log "
     "-p -- .copier-answers.yml",
-    r"downgrading from (?P<old>\S+) to (?P<new>\S+)\. ": "This project is of {old}, which comes after the newest release, {new}: "
-    'update again when a newer one is out, or go on with pre-releases: make update ARGS="--prereleases"',
+    r"downgrading from (?P<old>\S+) to (?P<new>\S+)\. ": "This project has {old}, which is newer than the newest release, {new}. "
+    'Update again after the next release, or update to pre-releases: make update ARGS="--prereleases"',
 }
 
 
 class Problem(Exception):
-    """Why the update cannot start, and what to do about it."""
+    """The update cannot start; the message has the reason and the fix."""
 
 
 def git(*arguments: str) -> str:
@@ -56,80 +57,80 @@ def git(*arguments: str) -> str:
 
 
 def check() -> str:
-    """Return where the template is, if the update can start.
+    """Check that the update can start, and return the location of the template.
 
     Raises:
-        Problem: it cannot, and why.
+        Problem: the update cannot start.
     """
     if shutil.which("git") is None:
-        raise Problem("There is no git on this machine, and an update is a merge: install git 2.38 or later.")
+        raise Problem("git is not installed, and an update is a merge. Install git 2.38 or later.")
     try:
         git("rev-parse", "--verify", "--quiet", "HEAD")
     except subprocess.CalledProcessError as error:
         start = 'git init -b main && git add -A && git commit -m "Before the update"'
-        raise Problem(f"This project has no commit to merge with. First: {start}") from error
+        raise Problem(f"This project has no commit to merge with. Run first: {start}") from error
     path = ROOT / ANSWERS
     content = path.read_bytes() if path.exists() else b""
     if _MARKER.search(content):
         raise Problem(
-            f"{ANSWERS} has conflict markers. Take the version of your last update: git checkout HEAD {ANSWERS}"
+            f"{ANSWERS} has conflict markers. Restore the version of your last update: git checkout HEAD {ANSWERS}"
         )
     found = re.search(rb"^_src_path:\s*(.+?)\s*$", content, re.MULTILINE)
     commit = re.search(rb"^_commit:\s*(\S+)", content, re.MULTILINE)
     if commit and commit[1].isdigit():
-        raise Problem(f"{ANSWERS}: _commit is read as a number; put it in quotes: _commit: '{commit[1].decode()}'")
+        raise Problem(f"{ANSWERS}: YAML reads _commit as a number. Put it in quotes: _commit: '{commit[1].decode()}'")
     if not found or not commit:
         raise Problem(
-            f"{ANSWERS} does not say which release of which template this project is of: its lines _src_path and _commit are "
-            f"missing. Bring the file back from git: git log -- {ANSWERS}"
+            f"{ANSWERS} does not name the template and its release: _src_path or _commit is missing. Restore the file from "
+            f"git: git log -- {ANSWERS}"
         )
     if git("ls-files", "--unmerged"):
         raise Problem(
-            f"An update or a merge has conflicts that are not resolved: resolve them and commit, or undo it: {UNDO}"
+            f"The conflicts of an update or a merge are not resolved. Resolve them and commit, or undo it: {UNDO}"
         )
     dirty = git("status", "--porcelain", "--untracked-files=normal").splitlines()
     if dirty:
         more = [f"   … and {len(dirty) - 20} more"] if len(dirty) > 20 else []
         listed = "\n".join([*dirty[:20], *more])
-        raise Problem(f"Commit or stash these first, so that the update can be undone without touching them:\n{listed}")
+        raise Problem(f"Commit or stash these files first, so that undoing the update does not delete them:\n{listed}")
     source = found[1].decode(errors="replace").strip("'\"")
     if source.startswith(".") and not (ROOT / source).exists():
         raise Problem(
-            f"{ANSWERS}: _src_path is {source}, a path from the folder that the project was copied in; from here there is nothing. "
-            "Write the template's absolute path or its address, and commit."
+            f"{ANSWERS}: _src_path is {source}, a path relative to the folder in which the project was generated. It does not "
+            "exist here. Set it to the template's absolute path or address, and commit."
         )
     return source
 
 
 def report_file() -> Path:
-    """Return where the update writes its report."""
+    """Return the path of the report that the update writes."""
     return ROOT / git("rev-parse", "--git-path", f"forge-update/{git('rev-parse', '--show-prefix') or '.'}/report.txt")
 
 
 def copier_update(arguments: list[str]) -> tuple[int, str]:
-    """Run `copier update`; return its exit code and what it wrote to standard error, which is shown as it comes.
+    """Run `copier update`; return its exit code and its output on stderr, which is also passed on immediately.
 
-    All but a traceback, which `meaning` shows where it knows nothing better.
+    A traceback is not passed on: `explain` prints it only if it has no better explanation.
     """
     uv = _uv()
-    # New questions are asked where somebody can answer them.
+    # Ask new questions only in a terminal.
     answering = ["--skip-answered"] if sys.stdin.isatty() and sys.stdout.isatty() else ["--defaults"]
     process = subprocess.Popen(
         [uv, "tool", "run", *COPIER[:-1], "--from", COPIER[-1], "copier", "update", "--trust", *answering, *arguments],
         cwd=ROOT,
-        # Git must not wait for a password that nobody sees it ask for.
+        # git must not wait for a password at a prompt that nobody sees.
         env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
         stderr=subprocess.PIPE,
     )
-    said = bytearray()
+    output = bytearray()
 
     def pass_on(stream: "IO[bytes] | None") -> None:
         shown = 0
         while stream and (chunk := os.read(stream.fileno(), 4096)):
-            said.extend(chunk)
-            traceback = said.find(TRACEBACK)
-            end = len(said) if traceback < 0 else traceback
-            sys.stderr.buffer.write(said[shown:end])
+            output.extend(chunk)
+            traceback = output.find(TRACEBACK)
+            end = len(output) if traceback < 0 else traceback
+            sys.stderr.buffer.write(output[shown:end])
             sys.stderr.flush()
             shown = max(shown, end)
 
@@ -137,36 +138,36 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
     reader.start()
     code = process.wait()
     reader.join()
-    return code, said.decode(errors="replace")
+    return code, output.decode(errors="replace")
 
 
-def meaning(said: str, source: str) -> str:
-    """Return why Copier failed, in plain words; its own traceback where there are none."""
-    for pattern, words in _MEANINGS.items():
-        found = re.search(pattern, said, re.IGNORECASE)
+def explain(output: str, source: str) -> str:
+    """Return why Copier failed and what to do, or its traceback if the reason is unknown."""
+    for pattern, explanation in _EXPLANATIONS.items():
+        found = re.search(pattern, output, re.IGNORECASE)
         if found:
-            return words.format(source=source, **found.groupdict())
-    _, marker, traceback = said.partition(TRACEBACK.decode())
-    return f"Copier failed.\n{marker}{traceback}" if marker else "Copier failed; why stands above."
+            return explanation.format(source=source, **found.groupdict())
+    _, marker, traceback = output.partition(TRACEBACK.decode())
+    return f"Copier failed.\n{marker}{traceback}" if marker else "Copier failed; see its output above."
 
 
 def conflicts() -> list[str]:
-    """Return the files that somebody must work on before the update is finished."""
+    """Return the files with conflicts, and the `.rej` files."""
     unmerged = git("-c", "core.quotePath=false", "diff", "--name-only", "--diff-filter=U", "--relative").splitlines()
     rejected = git("-c", "core.quotePath=false", "ls-files", "--others", "--exclude-standard", "*.rej").splitlines()
     return [*unmerged, *rejected]
 
 
 def update(arguments: list[str], *, test: bool) -> int:
-    """Update, test and report; return the exit code."""
+    """Update, run the tests and print the report; return the exit code."""
     source = check()
     report = report_file()
     report.unlink(missing_ok=True)
-    code, said = copier_update(arguments)
+    code, output = copier_update(arguments)
     changed = bool(git("status", "--porcelain", "--untracked-files=normal"))
     if code:
-        print(f"\nupdate: {meaning(said, source)}", file=sys.stderr)
-        print(f"update: to undo: {UNDO}" if changed else "update: nothing was changed.", file=sys.stderr)
+        print(f"\nupdate: {explain(output, source)}", file=sys.stderr)
+        print(f"update: to undo it: {UNDO}" if changed else "update: nothing was changed.", file=sys.stderr)
         return 1
     if not changed:
         print("update: this project is up to date.")
@@ -177,32 +178,34 @@ def update(arguments: list[str], *, test: bool) -> int:
         print("update: resolve them, run `make check test`, then commit.", file=sys.stderr)
         return 1
     if (ROOT / "uv.lock").exists() and subprocess.run([_uv(), "lock", "--quiet"], cwd=ROOT, check=False).returncode:
-        print("update: it merged without conflicts, but uv.lock is out of date: run `uv lock`.", file=sys.stderr)
+        print("update: merged without conflicts, but `uv lock` failed: uv.lock is out of date.", file=sys.stderr)
         return 1
     if not test:
         print("update: merged without conflicts.")
         return 0
-    print("update: running the fast tests; `make test-all` runs those with real processes too", flush=True)
+    print("update: running the fast tests; `make test-all` also runs those that start processes", flush=True)
     fast = [_uv(), "run", "pytest", "-m", "not processes", *_processes()]
     tested = subprocess.run(fast, cwd=ROOT, check=False).returncode
-    # The tests' output has pushed it out of sight.
+    # Again, because the output of the tests has scrolled it away.
     print(report.read_text(encoding="utf-8") if report.exists() else "", flush=True)
     if tested:
-        print("update: it merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
+        print("update: merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
         return 1
-    print("update: merged without conflicts, and the fast tests pass. Look at it with `git diff HEAD`, then commit it.")
+    print(
+        "update: merged without conflicts, and the fast tests pass. Review the changes with `git diff HEAD`, then commit them."
+    )
     return 0
 
 
 def _uv() -> str:
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
-        raise Problem("There is no uv on this machine: `make update` brings one along.")
+        raise Problem("uv is not installed. `make update` installs it into .dev/.")
     return uv
 
 
 def _processes() -> list[str]:
-    """Return how many processes run the tests, as the Makefile does: a server that is named is one for all."""
+    """Return the pytest options for parallel processes, as in the Makefile: processes cannot share a server that you name."""
     named = os.environ.get("TEST_DATABASE_URL") or os.environ.get("TEST_REDIS_URL")
     return ["-n", "0"] if named else ["-n", "2", "--dist", "loadfile"]
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: the application's database and tables, `alembic upgrade heads`."""
+"""Alembic's environment: connect to the application's database and run the revisions."""
 
 import asyncio
 import sys
@@ -19,11 +19,11 @@ from app.models import Base, UtcDateTime, load_models
 load_models()
 
 TEMPLATE_TABLES = {"account_codes", "account_registrations", "sessions", "users"}
-"""All tables of the template's revisions, whether this project has the feature or not."""
+"""All tables in the revisions of the template, including those of features that this project does not have."""
 
 
 def referenced_tables(operations: OpContainer) -> set[str]:
-    """Return the names of the tables that these operations' foreign keys point to."""
+    """Return the names of the tables that the foreign keys of these operations refer to."""
     tables: set[str] = set()
     for operation in operations.ops:
         if isinstance(operation, CreateTableOp):
@@ -38,7 +38,7 @@ def referenced_tables(operations: OpContainer) -> set[str]:
 
 
 def process_revision(_: object, __: object, directives: list[MigrationScript]) -> None:
-    """Let a new revision that refers to the template's tables wait for the revisions that make them."""
+    """Let a new revision depend on the revisions that create the template's tables it refers to."""
     script = directives[0]
     if script.upgrade_ops is not None:
         known = Base.metadata.tables
@@ -47,7 +47,7 @@ def process_revision(_: object, __: object, directives: list[MigrationScript]) -
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Write our own column type by its short name."""
+    """Render `UtcDateTime` by its short name, with its import."""
     if kind == "type" and isinstance(item, UtcDateTime):
         autogen_context.imports.add("from app.models.base import UtcDateTime")
         return "UtcDateTime()"
@@ -55,16 +55,16 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
 
 
 def include_object(_: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
-    """Leave the tables of a feature that was switched off, and their rows, alone: an update keeps its revisions."""
+    """Ignore the tables of a feature that was switched off, so that autogenerate does not drop them."""
     unknown = kind == "table" and reflected and compare_to is None
     return not (unknown and name in TEMPLATE_TABLES)
 
 
 def configure(**where: Any) -> None:
-    """Set Alembic up for a connection, or for a dialect without one."""
+    """Configure Alembic for a connection, or for SQL output without one, and run the revisions."""
     context.configure(
         target_metadata=Base.metadata,
-        # SQLite cannot alter a table: Alembic then copies it.
+        # SQLite cannot alter most of a table; in batch mode, Alembic copies it.
         render_as_batch=database_settings.sqlalchemy_url.get_backend_name() == "sqlite",
         include_object=include_object,
         render_item=render_item,
@@ -76,27 +76,27 @@ def configure(**where: Any) -> None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the migrations on a connection."""
+    """Run the revisions on a connection."""
     tables = frozenset(inspect(connection).get_table_names())
-    # Reading began a transaction; Alembic begins its own.
+    # The inspection began a transaction; Alembic must begin its own.
     connection.rollback()
-    # A revision reads `tables_before` in `op.get_context().opts`, where it matters whether a table is new in this run.
+    # A revision can read `tables_before` from `op.get_context().opts`, to find out whether a table is new in this run.
     configure(connection=connection, tables_before=tables)
 
 
 async def online() -> None:
-    """Run the migrations on the database of the settings."""
+    """Run the revisions on the configured database."""
     url = database_settings.sqlalchemy_url
     make_folder(url)
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     try:
         connection = await engine.connect()
-    # Drivers raise errors of their own while they connect, which SQLAlchemy does not wrap.
+    # While connecting, drivers raise their own errors, which SQLAlchemy does not wrap.
     except Exception as error:  # noqa: BLE001
         reason = str(getattr(error, "orig", None) or error or type(error).__name__).splitlines()[0]
         sys.exit(
             f"DATABASE_URL names a database that does not answer: {url}: {reason}\n"
-            "Start it and make the database. In development `make dev` starts one, and applies the revisions itself."
+            "Start it and create the database. In development, `make dev` starts a server and applies the revisions."
         )
     try:
         await connection.run_sync(upgrade)

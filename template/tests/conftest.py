@@ -1,6 +1,6 @@
-"""Servers for the tests, and a clean state for each.
+"""Servers for the tests, and a clean state for each test.
 
-The servers are embedded ones, or those that TEST_DATABASE_URL and TEST_REDIS_URL name: give them up, they are emptied.
+The tests use embedded servers, or those in TEST_DATABASE_URL and TEST_REDIS_URL, whose data they delete.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _servers = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers and name them in the environment, before any module of the application is imported."""
+    """Start the servers and set their addresses in the environment, before any module of the application is imported."""
     os.environ["ENVIRONMENT"] = "test"
     try:
         groups = importlib.import_module("app.core.config").load_groups()
@@ -35,16 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
             for field in type(group).model_fields
         )
     except SystemExit:
-        # Their lines stand above.
-        raise pytest.UsageError("These settings are refused.") from None
+        # The settings have printed the problems already.
+        raise pytest.UsageError("The settings are invalid; see the lines above.") from None
     finally:
-        # The servers' addresses are not known yet.
+        # The modules must be imported again, with the addresses of the servers.
         for name in [name for name in sys.modules if name == "app" or name.startswith("app.")]:
             del sys.modules[name]
     if config.option.collectonly or config.option.help or _only_distributes(config):
         return
     folder = Path(tempfile.mkdtemp(prefix="tests-"))
-    # Not a hook: a plugin that fails while pytest ends keeps other hooks from running.
+    # Not in a hook: a plugin that fails at the end of the run would keep other hooks from running.
     config.add_cleanup(_servers.close)
     _servers.callback(shutil.rmtree, folder)
     defaults = runpy.run_path(str(ROOT / "app" / "core" / "config" / "defaults.py"))
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     redis = os.environ.get("TEST_REDIS_URL")
     if backend == "mysql" and not database:
         raise pytest.UsageError(
-            "There is no embedded MySQL. Name a server and a database that the tests may empty: "
+            "There is no embedded MySQL. Set a database whose data the tests may delete: "
             "TEST_DATABASE_URL=mysql://USER:PASSWORD@127.0.0.1:3306/test"
         )
     servers = _servers.enter_context(
@@ -70,20 +70,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["BACKUP_PROGRAMS"] = str(servers.database_programs)
     if uses_redis:
         os.environ.update(_redis_variables(servers, redis))
-    # No test talks to a mail server by accident: nothing listens on port 1.
+    # No test may reach a mail server by accident: nothing listens on port 1.
     os.environ.update(EMAIL_HOST="127.0.0.1", EMAIL_PORT="1")
     os.environ["STORAGE_URL"] = os.environ.get("TEST_STORAGE_URL", str(folder / "storage"))
     _upgrade()
 
 
 def _only_distributes(config: pytest.Config) -> bool:
-    """Return whether other processes run the tests: each of those starts servers of its own."""
+    """Return whether pytest-xdist runs the tests in other processes, each of which starts its own servers."""
     return bool(getattr(config.option, "numprocesses", None)) and not hasattr(config, "workerinput")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts the application's processes by its folder."""
+    """Mark the tests in `e2e` folders, which start processes of the application."""
     for item in items:
         if "e2e" in item.path.relative_to(ROOT).parts:
             item.add_marker("processes")
@@ -117,7 +117,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
-    """Empty the tables, and the cache, after each test."""
+    """Delete all rows and all cached values after each test."""
     yield
     from sqlalchemy import delete
 

@@ -44,17 +44,19 @@ size: {type: str, default: small, validator: "{% if size == 'huge' %}too large{%
 added: {type: bool, default: false}
 _exclude: [docs/lab/excluded.txt]
 """
-_RELEASE = """    Release(
-        "9.0.0",
-        answers=lambda old: {"new_name": old.get("old_name", "theirs"), **old},
-        renamed={"OLD_SETTING": "NEW_SETTING"},
-        changes=("Flower is green.",),
-        steps=("Paint it.",),
-    ),
+_RELEASE = '''"""9.0.0: made up."""
+
+from engine.release import Release
+
+RELEASE = Release(
+    "9.0.0",
+    moved={"docs/lab/renamed.txt": "docs/lab/called otherwise.txt"},
+    answers=lambda old: {"new_name": old.get("old_name", "theirs"), **old},
+    renamed={"OLD_SETTING": "NEW_SETTING"},
+    changes=("Flower is green.",),
+    steps=("Paint it.",),
 )
-
-
-def between"""
+'''
 
 
 def numbered(name: str, changes: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -112,10 +114,7 @@ def new_release(template: Path) -> None:
     _append(
         template / "template" / "tests" / "{% if celery_on %}test_example_tasks.py{% endif %}", "# The release's.\n"
     )
-    releases = template / "migrations" / "releases.py"
-    text = releases.read_text(encoding="utf-8")
-    assert text.count("\n)\n\n\ndef between") == 1
-    releases.write_text(text.replace(")\n\n\ndef between", _RELEASE, 1), encoding="utf-8")
+    (template / "migrations" / "releases" / "v9_0_0.py").write_text(_RELEASE, encoding="utf-8")
 
 
 def _append(path: Path, text: str) -> None:

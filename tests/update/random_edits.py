@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-TOP_TAG = "v9.0.0"
+SMALL_TAG, TOP_TAG = "v8.0.0", "v9.0.0"
+# What the release on top moves. Git's similarity finds few of these: small and empty files, and twins.
+MOVED = {
+    "app/core/logging.py": "app/core/log_setup.py",
+    "app/worker/": "app/runtime/",
+    "app/small/": "app/parts/pieces/",
+    "app/small/one.py": "app/parts/first.py",
+    "app/small/two.py": "app/parts/second.py",
+    "app/small/deep/": "app/deep/",
+}
 ANSWERS_FILE = ".copier-answers.yml"
 NEW_SETTING = "RELEASED"
 KINDS = (
@@ -56,10 +65,31 @@ def _rewrite(path: Path, pattern: str, by: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def small_files_come(template: Path) -> None:
+    """Make a release that adds what similarity cannot follow: files of five lines, empty ones and twins."""
+    folder = template / "template" / "app" / "small"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "deep/__init__.py"):
+        (folder / name).touch()
+    for name in ("one.py", "two.py"):
+        (folder / name).write_text("".join(f"A{number} = 1\n" for number in range(5)), encoding="utf-8")
+    for name in ("five.py", "deep/five.py"):
+        lines = "".join(f"B{number} = '{name}'\n" for number in range(5))
+        (folder / name).write_text(lines, encoding="utf-8")
+
+
+def released_path(path: str) -> str:
+    """Return where the release on top has a file."""
+    for old in sorted(MOVED, key=len, reverse=True):
+        if path == old or (old.endswith("/") and path.startswith(old)):
+            return MOVED[old] + path[len(old) :]
+    return path
+
+
 def everything_changes(template: Path) -> None:
-    """Make a release that renames a file and a folder, moves a block, retires a file, adds one and changes most of them."""
+    """Make a release that moves files and folders, moves a block, retires a file, adds one and changes most of them."""
     inside = template / "template"
-    # First the lines, so that what is renamed has changed as well.
+    # First the lines, so that what is moved has changed as well.
     for number, path in enumerate(sorted(inside.rglob("*.py"))):
         if number % 3 == 0:
             _try_rewrite(path, r"^( +)return\b", r"\1# Released.\n\1return")
@@ -70,16 +100,35 @@ def everything_changes(template: Path) -> None:
         path.write_text("# Released.\n" + path.read_text(encoding="utf-8") + "\n# The end.\n", encoding="utf-8")
     config = inside / "tests" / "test_config.py"
     _move_second_function_to_the_end(config)
-    core = inside / "app" / "core"
-    (core / "logging.py").rename(core / "log_setup.py")
-    worker = inside / "app" / "{% if celery_on %}worker{% endif %}"
-    worker.rename(worker.with_name("{% if celery_on %}runtime{% endif %}"))
+    _move_files(inside / "app")
     (inside / "devtools" / "conflicts.py").unlink()
     secrets = inside / "secret" / "env.development.example.jinja"
     secrets.write_text(secrets.read_text(encoding="utf-8") + f"\n# New.\n{NEW_SETTING}=1\n", encoding="utf-8")
     (inside / "docs" / "released.md").write_text("# What is new\n", encoding="utf-8")
     example = inside / "app" / "{% if celery_on %}tasks{% endif %}" / "example_tasks.py"
     example.write_text(example.read_text(encoding="utf-8") + "\n# Released.\n", encoding="utf-8")
+    (template / "migrations" / "releases" / "v9_0_0.py").write_text(
+        f'"""9.0.0: made up."""\n\nfrom engine.release import Release\n\nRELEASE = Release("9.0.0", moved={MOVED!r})\n',
+        encoding="utf-8",
+    )
+
+
+def _move_files(app: Path) -> None:
+    (app / "core" / "logging.py").rename(app / "core" / "log_setup.py")
+    worker = app / "{% if celery_on %}worker{% endif %}"
+    worker.rename(worker.with_name("{% if celery_on %}runtime{% endif %}"))
+    small = app / "small"
+    if not small.exists():
+        # Where no release added them.
+        return
+    (small / "two.py").write_text((small / "two.py").read_text(encoding="utf-8") + "A5 = 2\n", encoding="utf-8")
+    (small / "five.py").write_text("B5 = 2\n" + (small / "five.py").read_text(encoding="utf-8"), encoding="utf-8")
+    (small / "deep" / "__init__.py").write_text("C = 1\n", encoding="utf-8")
+    (app / "parts").mkdir()
+    (small / "one.py").rename(app / "parts" / "first.py")
+    (small / "two.py").rename(app / "parts" / "second.py")
+    (small / "deep").rename(app / "deep")
+    small.rename(app / "parts" / "pieces")
 
 
 def _try_rewrite(path: Path, pattern: str, by: str) -> None:
@@ -273,9 +322,9 @@ class Store:
         return self.git("write-tree").decode().strip()
 
     def merged(self, base: str, ours: str, theirs: str) -> tuple[Files, Stages]:
-        """Merge with git, renames and moved folders followed."""
+        """Merge with git, renames followed."""
         root = self._commit(base)
-        options = ("-c", "merge.directoryRenames=true", "-c", "merge.renameLimit=0", "-c", "merge.conflictStyle=merge")
+        options = ("-c", "merge.directoryRenames=false", "-c", "merge.renameLimit=0", "-c", "merge.conflictStyle=merge")
         sides = (self._commit(ours, "-p", root), self._commit(theirs, "-p", root))
         printed = self.git(
             *options, "merge-tree", "--write-tree", "--no-messages", "-z", *sides, accept=(0, 1)
@@ -288,25 +337,51 @@ class Store:
             stages.setdefault(path, {})[int(stage)] = File(mode, oid)
         return self.files(tree), stages
 
+    def written(self, files: Files) -> str:
+        """Store a tree."""
+        self.git("read-tree", "--empty")
+        lines = "".join(f"{file.mode} {file.oid}\t{path}\0" for path, file in files.items())
+        self.git("update-index", "-z", "--index-info", data=lines.encode())
+        return self.git("write-tree").decode().strip()
+
+    def renamed(self, old: str, new: str) -> dict[str, str]:
+        """Return the renames between two trees, as git finds them."""
+        options = ("-r", "-z", "-M", "-l0", "--no-rename-empty", "--diff-filter=R")
+        parts = iter(self.git("diff-tree", *options, old, new).decode().split("\0"))
+        return {next(parts): next(parts) for meta in parts if meta}
+
     def _commit(self, tree: str, *parents: str) -> str:
         return self.git("commit-tree", tree, *parents, "-m", "x").decode().strip()
 
 
 @dataclass
 class Expected:
-    """The oracle's result: git's merge, but for what a person deleted, which stays deleted."""
+    """The oracle's result: git's merge at the old paths, moved to the new ones; what a person deleted stays deleted."""
 
     files: Files
     stages: Stages
 
     @classmethod
-    def of(cls, store: Store, base: str, ours: str, theirs: str) -> Expected:
-        """Ask the oracle."""
-        files, stages = store.merged(base, ours, theirs)
+    def of(cls, store: Store, base: str, ours: str, theirs: str, moves: Mapping[str, str]) -> Expected:
+        """Ask the oracle. `moves` holds the new path of each file that the release moved."""
+        before, mine, after = (store.files(tree) for tree in (base, ours, theirs))
+        moved = {old: new for old, new in moves.items() if old in before and new in after}
+        back = {new: old for old, new in moved.items()}
+        added = {path for path in after if path not in before and path not in back and path not in mine}
+        # Without the files that the release added, git can take none of them for one that the release removed.
+        there = {back.get(path, path): file for path, file in after.items() if path not in added}
+        files, stages = store.merged(base, ours, store.written(there))
         for path in [path for path, found in stages.items() if set(found) == {1, 3}]:
             del stages[path]
             files.pop(path, None)
-        return cls(files, stages)
+        files = {moved.get(path, path): file for path, file in files.items()}
+        stages = {moved.get(path, path): found for path, found in stages.items()}
+        for old, own in store.renamed(base, ours).items():
+            if old in moved and own in files and own != moved[old]:
+                new = moved[old]
+                files[new] = files[own]
+                stages |= {old: {1: before[old]}, own: {2: mine[own]}, new: {3: after[new]}}
+        return cls(files | {path: after[path] for path in added}, stages)
 
 
 def plain(content: bytes) -> bytes:

@@ -77,8 +77,8 @@ def test_what_cannot_be_is_a_sentence(update_options: Callable[..., str], option
     ("line", "written", "words"),
     [
         ("_commit:", "_commit: v9.9.9", "has no v9.9.9"),
-        ("_commit:", "_commit: 1234567", "put it in quotes: _commit: '1234567'"),
-        ("_src_path:", "_src_path: ../nowhere", "a path from the folder that the project was copied in"),
+        ("_commit:", "_commit: 1234567", "Put it in quotes: _commit: '1234567'"),
+        ("_src_path:", "_src_path: ../nowhere", "a path relative to the folder in which the project was generated"),
     ],
 )
 def test_what_the_answers_file_cannot_name_is_a_sentence(
@@ -102,7 +102,7 @@ def test_a_project_of_a_pre_release_hears_what_it_can_do(
     project_repo.write(".copier-answers.yml", re.sub("^_commit:.*", "_commit: v99.0.0rc1", answers, flags=re.MULTILINE))
     project_repo.commit()
     try:
-        assert "This project is of 99.0.0rc1, which comes after the newest release" in update_options()
+        assert "This project has 99.0.0rc1, which is newer than the newest release" in update_options()
     finally:
         git(Path(source[1]), "tag", "--delete", "v99.0.0rc1")
 

@@ -122,7 +122,7 @@ def test_an_unreachable_template_is_told(person: Person) -> None:
     person.commit()
     updated = make_update(person)
     assert updated.code == 2, updated.report
-    assert f"The template cannot be reached: {person.top}/gone" in updated.report
+    assert f"The template is unreachable: {person.top}/gone" in updated.report
     assert "nothing was changed" in updated.report
     assert person.status() == ""
 
@@ -131,6 +131,6 @@ def test_an_untouched_file_that_nobody_committed_stops_it(person: Person) -> Non
     person.write("mine.txt", "x\n")
     updated = make_update(person)
     assert updated.code == 2, updated.report
-    assert "Commit or stash these first" in updated.report
+    assert "Commit or stash these files first" in updated.report
     assert "?? mine.txt" in updated.report
     assert person.read("mine.txt") == "x\n"

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,22 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
+from engine import merging, worktree
+from engine import trees as engine_trees
+from engine.merging import Rules
+from engine.moves import destination
+from engine.owners import Owners
+from engine.pieces import Sides
+from engine.release import Release, between
 from forge_template import ROOT, git
+from releases import all_releases
 from tests.update.random_edits import (
     ANSWERS_FILE,
     KINDS,
+    MOVED,
+    SMALL_TAG,
     TOP_TAG,
     Edit,
     Edited,
@@ -34,6 +43,8 @@ from tests.update.random_edits import (
     editable,
     everything_changes,
     plain,
+    released_path,
+    small_files_come,
 )
 from tests.update.world import ARCHIVES, Person, World, next_tag
 
@@ -45,6 +56,8 @@ ANSWERS: tuple[dict[str, Any], ...] = ({}, {"profile": "minimal"}, {"profile": "
 # What is answered anew at the update: features that go away take files along that a person has edited.
 ANEW: tuple[dict[str, Any], ...] = ({}, {"auth": "none"}, {"use_celery": False})
 STEPS = (
+    # Most often from the release whose small files all move.
+    *((SMALL_TAG, TOP_TAG) for _ in ARCHIVES),
     *((tag, TOP_TAG) for tag in (*ARCHIVES, next_tag())),
     *((tag, next_tag()) for tag in ARCHIVES),
 )
@@ -89,6 +102,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.world = World(folder / "world")
+        self.world.release(SMALL_TAG, small_files_come)
         self.world.release(TOP_TAG, everything_changes)
         (folder / "store").mkdir()
         git(folder / "store", "init", "--quiet")
@@ -127,17 +141,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[None]:
-    """The engine's modules can be imported. They are gone again afterwards: their names are short."""
-    folder = str(ROOT / "migrations")
-    names = {path.stem for path in (ROOT / "migrations").glob("*.py")} - {"__main__"}
-    assert not names & set(sys.modules)
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
-    for name in names:
-        sys.modules.pop(name, None)
+def releases(old: str, new: str) -> list[Release]:
+    """Return what the releases between two tags declare."""
+    top = [Release("9.0.0", moved=MOVED)]
+    return between([*all_releases(), *top], *(Version(tag.removeprefix("v")) for tag in (old, new)))
+
+
+def moves(old: str, new: str, paths: Iterable[str]) -> dict[str, str]:
+    """Return the new path of each file that is moved, without the engine's help."""
+    early = {"app/core/limits.py": "app/core/body_limit.py", "tests/test_limits.py": "tests/test_body_limit.py"}
+    found = {}
+    for path in paths:
+        moved = early.get(path, path) if old == "v0.1.0" else path
+        moved = released_path(moved) if new == TOP_TAG else moved
+        if moved != path:
+            found[path] = moved
+    return found
 
 
 def edited(trees: Trees, chosen: list[Edit]) -> Edited:
@@ -152,31 +171,32 @@ def edited(trees: Trees, chosen: list[Edit]) -> Edited:
 @given(step=steps, given_answers=answers, given_anew=anew, chosen=edits)
 def test_the_merge_is_gits(
     lab: Lab,
-    engine: None,
     step: tuple[str, str],
     given_answers: dict[str, Any],
     given_anew: dict[str, Any],
     chosen: list[Edit],
 ) -> None:
-    import merge
-    import trees as engine_trees
-    import update
-    from owners import Owners
-
     store = lab.store
     trees = lab.trees(*step, given_answers, given_anew)
     person = edited(trees, chosen)
     ours = store.changed(trees.base, person.written(), person.modes)
     # The oracle sees the person's text without its line endings, which no release should conflict with.
-    expected = Expected.of(store, trees.base, store.changed(trees.base, person.contents, person.modes), trees.theirs)
+    unchanged_endings = store.changed(trees.base, person.contents, person.modes)
+    expected = Expected.of(store, trees.base, unchanged_endings, trees.theirs, moves(*step, trees.contents))
     event(f"conflicts: {bool(expected.stages)}")
 
-    old, mine, new = (engine_trees.read(store.folder, tree) for tree in (trees.base, ours, trees.theirs))
-    outcome = merge.merge(store.folder, old, mine, new, Owners(ROOT), (ANSWERS_FILE, new[ANSWERS_FILE]))
-    files = {path: File(entry.mode, entry.oid) for path, entry in outcome.merged.tree.items()}
+    sides = Sides(*(engine_trees.read(store.folder, tree) for tree in (trees.base, ours, trees.theirs)))
+    rules = Rules(
+        lambda path: destination(path, releases(*step), {}),
+        Owners(ROOT),
+        (ANSWERS_FILE, sides.theirs[ANSWERS_FILE]),
+    )
+    outcome = merging.merge(store.folder, sides, rules)
+    files = {path: File(entry.mode, entry.oid) for path, entry in outcome.files.items()}
     stages = {
         path: {number: File(entry.mode, entry.oid) for number, entry in found.items()}
-        for path, found in outcome.merged.stages.items()
+        for conflict in outcome.conflicts
+        for path, found in conflict.stages.items()
     }
     assert_as_expected(store, expected, files, stages)
     assert_nothing_lost(store, trees.base, ours, files, stages)
@@ -184,10 +204,9 @@ def test_the_merge_is_gits(
 
     # With `--conflict rej` the person's text stands whole in the tree.
     if stages:
-        merged = copy.deepcopy(outcome.merged)
-        update._reject(store.folder, merged, old, mine, new)
-        assert merged.stages == {}
-        left = {path: File(entry.mode, entry.oid) for path, entry in merged.tree.items()}
+        worktree.reject(store.folder, outcome)
+        assert outcome.conflicts == []
+        left = {path: File(entry.mode, entry.oid) for path, entry in outcome.files.items()}
         assert_nothing_lost(store, trees.base, ours, left, {})
         assert_parses(store, left, {})
 
@@ -220,7 +239,7 @@ def write(person: Person, trees: Trees, mine: Edited) -> None:
 
 
 @settings(COMMON, max_examples=COMMAND_EXAMPLES, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(tag=st.sampled_from([*ARCHIVES, next_tag()]), given_answers=answers, given_anew=anew, chosen=edits)
+@given(tag=st.sampled_from([*ARCHIVES, next_tag(), SMALL_TAG]), given_answers=answers, given_anew=anew, chosen=edits)
 def test_the_command_writes_gits_merge(
     lab: Lab, tag: str, given_answers: dict[str, Any], given_anew: dict[str, Any], chosen: list[Edit]
 ) -> None:
@@ -240,7 +259,8 @@ def test_the_command_writes_gits_merge(
     # The release may have settled answers that an older project does not record.
     theirs = store.fetch(lab.world.copied(TOP_TAG, person.answers()))
     ours = store.git("rev-parse", "HEAD^{tree}").decode().strip()
-    expected = Expected.of(store, base, store.changed(base, mine.contents, mine.modes), theirs)
+    unchanged_endings = store.changed(base, mine.contents, mine.modes)
+    expected = Expected.of(store, base, unchanged_endings, theirs, moves(tag, TOP_TAG, trees.contents))
     files, stages = in_index(person)
     # An unmerged path has no stage 0: what stands in the work tree is compared below.
     conflicted = {path: expected.files.pop(path) for path in expected.stages if path in expected.files}

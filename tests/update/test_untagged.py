@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
 
+from engine import versions
 from forge_template import ROOT, commit_tree, git, released_versions
 from tests.update.world import Person, World
 
@@ -48,12 +48,10 @@ def test_an_untagged_template_migrates_by_the_versions_that_its_commits_state(pr
 def test_a_tag_counts_and_a_hash_of_digits_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str, version: str
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "migrations")
-    versions = importlib.import_module("versions")
     (tmp_path / "CHANGELOG.md").write_text("## [9.0.0] - 2030-01-01\n", encoding="utf-8")
     commit_tree(tmp_path, "release")
     # What stands for any commit: the one that is there.
-    monkeypatch.setattr(versions.gitcmd, "text", lambda _, *arguments: git(tmp_path, "show", "HEAD:CHANGELOG.md"))
+    monkeypatch.setattr("engine.git.text", lambda _, *arguments: git(tmp_path, "show", "HEAD:CHANGELOG.md"))
     assert str(versions.release_of(tmp_path, commit, "0.0.0.post1")) == version
 
 

@@ -1,1 +1,1 @@
-"""Routes, one module a concern."""
+"""Dependencies, error responses and routes that belong to no feature."""

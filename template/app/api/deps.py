@@ -1,4 +1,4 @@
-"""Dependencies of routes. `CurrentUser` is in app/features/accounts/deps.py, whose files and tasks they are in owner.py."""
+"""Dependencies for routes. `CurrentUser` is in app/features/accounts/deps.py, `Owner` in app/api/owner.py."""
 
 from typing import Annotated
 
@@ -8,4 +8,4 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import get_db
 
 SessionDep = Annotated[AsyncSession, Depends(get_db)]
-"""A session of the database; what the route does not commit is rolled back."""
+"""A database session. Changes that the route does not commit are rolled back."""

@@ -1,4 +1,4 @@
-"""Answers to requests that are not understood, or too many."""
+"""Responses to invalid requests and to an overloaded thread pool."""
 
 import json
 from typing import cast
@@ -9,26 +9,26 @@ from fastapi.responses import JSONResponse
 
 
 class AsciiResponse(JSONResponse):
-    """JSON that holds any text: a lone surrogate, which JSON can express, has no UTF-8."""
+    """A JSON response in ASCII. JSON can contain a lone surrogate, which UTF-8 cannot encode."""
 
     def render(self, content: object) -> bytes:
-        """Return the content with everything but ASCII escaped."""
+        """Return the content as JSON with all non-ASCII characters escaped."""
         return json.dumps(content).encode("ascii")
 
 
 async def invalid_request(_: Request, error: Exception) -> JSONResponse:
-    """Answer 422 with what is wrong and where, but without what was sent: it may be a password."""
+    """Return 422 with the type, location and message of each error, but without the input: it may be a password."""
     problems = cast(RequestValidationError, error).errors()
     detail = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in problems]
     return AsciiResponse({"detail": detail}, status_code=422)
 
 
 def invalid(where: tuple[str, ...], message: str) -> RequestValidationError:
-    """Return an error that is answered as FastAPI's own are: `raise invalid(("body", "month"), "has not begun")`."""
+    """Return a validation error that results in a 422: `raise invalid(("body", "month"), "has not begun")`."""
     return RequestValidationError([{"type": "value_error", "loc": where, "msg": message}])
 
 
 async def threads_busy(_: Request, __: Exception) -> JSONResponse:
-    """Answer 503 where a request waited for a thread in vain (`app.core.threads.ThreadsBusy`)."""
-    detail = "Too many requests at once; try again later."
+    """Return 503 for a request that got no thread in time (`app.core.threads.ThreadsBusy`)."""
+    detail = "The server handles too many requests; try again later."
     return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})

@@ -1,4 +1,4 @@
-"""Health of the process, and of what it needs."""
+"""Liveness and readiness endpoints."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,14 +11,14 @@ from pydantic import BaseModel
 router = APIRouter(tags=["health"])
 
 checks: dict[str, Callable[[], Awaitable[object]]] = {}
-"""What GET /ready asks, by name; a check fails by raising or by taking longer than 2.5 s."""
+"""The readiness checks of GET /ready by name. A check fails if it raises or takes longer than 2.5 s."""
 
 _TIME_LIMIT = 2.5
 _logger = structlog.get_logger(__name__)
 
 
 class Readiness(BaseModel):
-    """`ok` or `unavailable`, in all and for each thing that the application needs."""
+    """`ok` or `unavailable`, overall and for each check."""
 
     status: str
     checks: dict[str, str]
@@ -26,7 +26,7 @@ class Readiness(BaseModel):
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Whether this process answers; nothing else is asked, so that an outage elsewhere does not restart it."""
+    """Report that this process is alive. Checks no other server, so that its outage does not restart the process."""
     return {"status": "ok"}
 
 
@@ -34,22 +34,22 @@ async def health() -> dict[str, str]:
 async def ready(
     response: Response, without: Annotated[frozenset[str], Query(max_length=20)] = frozenset()
 ) -> Readiness:
-    """Whether everything that this application uses is there, but for what `without` names."""
+    """Report whether every server that the application needs is available, except the checks named in `without`."""
     names = [name for name in checks if name not in without]
     results = await asyncio.gather(*(_result(name) for name in names))
-    good = all(result == "ok" for result in results)
-    if not good:
+    is_ready = all(result == "ok" for result in results)
+    if not is_ready:
         response.status_code = 503
-    return Readiness(status="ok" if good else "unavailable", checks=dict(zip(names, results, strict=True)))
+    return Readiness(status="ok" if is_ready else "unavailable", checks=dict(zip(names, results, strict=True)))
 
 
 async def _result(name: str) -> str:
     try:
         async with asyncio.timeout(_TIME_LIMIT):
             await checks[name]()
-    # Each driver has errors of its own, and all of them mean the same here.
+    # Each driver raises its own exceptions; here they all mean that the server is unavailable.
     except Exception as error:  # noqa: BLE001
-        # The caller learns which part is missing; what exactly went wrong may hold addresses and stays in the log.
+        # The response only names the check: the error may contain addresses, so it is only logged.
         _logger.warning("not_ready", check=name, error=repr(error))
         return "unavailable"
     return "ok"

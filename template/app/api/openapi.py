@@ -1,4 +1,4 @@
-"""What routes answer but results, in the OpenAPI document: FastAPI knows of 422 alone, and of another form of it."""
+"""Add error responses to the OpenAPI document. FastAPI documents only 422, and with a different schema."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 _REFERENCE = "#/components/schemas/"
-_UNREADABLE = "The body is not what its Content-Type says, or was broken off"
-_TOO_LARGE = "The body is larger than the route takes"
-_NO_LOGIN = "No access token, or one that is not good"
-_UNAVAILABLE = "Redis does not answer; try again after Retry-After"
+_UNREADABLE = "The body is incomplete or does not match its Content-Type"
+_TOO_LARGE = "The body exceeds the route's size limit"
+_NO_LOGIN = "The access token is missing, invalid or expired"
+_UNAVAILABLE = "Redis is unavailable; try again after the seconds in Retry-After"
 
 
 class Refusal(BaseModel):
-    """Why a request was refused, for a person."""
+    """A readable reason why the request was rejected."""
 
     detail: str
 
 
 class Problem(BaseModel):
-    """What is wrong with a part of a request, and where it is."""
+    """A validation error: its type, location and message."""
 
     type: str
     loc: list[str | int]
@@ -28,13 +28,13 @@ class Problem(BaseModel):
 
 
 class InvalidRequest(BaseModel):
-    """What is wrong with a request: the one form of 422."""
+    """The body of every 422 response."""
 
     detail: list[Problem]
 
 
-def document_answers(app: FastAPI) -> None:
-    """Complete what GET /openapi.json says of the application's routes."""
+def document_error_responses(app: FastAPI) -> None:
+    """Add the error responses of all routes to GET /openapi.json."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -58,20 +58,20 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
-    answers: dict[str, Any] = operation["responses"]
+    responses: dict[str, Any] = operation["responses"]
     if "requestBody" in operation:
-        answers.setdefault("400", {"description": _UNREADABLE})
-        answers.setdefault("413", {"description": _TOO_LARGE})
+        responses.setdefault("400", {"description": _UNREADABLE})
+        responses.setdefault("413", {"description": _TOO_LARGE})
     if "security" in operation:
-        answers.setdefault("401", {"description": _NO_LOGIN})
-    # Who counts does so in Redis.
-    if "429" in answers:
-        answers.setdefault("503", {"description": _UNAVAILABLE})
-    for status, answer in answers.items():
+        responses.setdefault("401", {"description": _NO_LOGIN})
+    # Rate limits are counted in Redis.
+    if "429" in responses:
+        responses.setdefault("503", {"description": _UNAVAILABLE})
+    for status, response in responses.items():
         if status == "422":
-            answer["content"] = _json(InvalidRequest)
+            response["content"] = _json(InvalidRequest)
         elif status >= "400":
-            answer.setdefault("content", _json(Refusal))
+            response.setdefault("content", _json(Refusal))
 
 
 def _json(model: type[BaseModel]) -> dict[str, Any]:

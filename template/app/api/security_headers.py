@@ -1,4 +1,4 @@
-"""Headers that tell a browser to be careful with an answer; a route's own header of the same name stands."""
+"""Add security headers to every response. A header that the route sets itself is kept."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,20 +9,20 @@ _ALWAYS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-site",
 }
-# The pages of /docs load scripts; an answer of the API loads nothing.
+# Only HTML pages, such as /docs, load scripts.
 _NOT_HTML = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
-# A year, where the client came over TLS: a proxy says so in X-Forwarded-Proto.
+# One year; only for TLS, which a proxy reports in X-Forwarded-Proto.
 _TLS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class SecurityHeaders:
-    """ASGI middleware."""
+    """ASGI middleware that adds security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, adding the headers to its answer."""
+        """Forward the request and add the headers to its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

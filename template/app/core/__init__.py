@@ -1,1 +1,1 @@
-"""What everything else stands on: configuration, database, logs."""
+"""The base of the application: configuration, database, logging and features."""

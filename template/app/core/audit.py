@@ -1,4 +1,4 @@
-"""Points of the production checklist, `python -m app.audit`: what a check returns, and help to write one."""
+"""The types and helpers of audit checks, which `python -m app.audit` runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,43 +22,44 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        """Return the line."""
+        """Return the finding as one line."""
         return f"{self.state:<8} {self.what}: {self.text}"
 
 
 @dataclass(frozen=True)
 class AuditPoint:
-    """A check of a feature: `settings` reads only the configuration, `services` asks the servers that are running."""
+    """A feature's check: `settings` reads only the configuration, `services` connects to running servers."""
 
     part: Literal["settings", "services"]
     check: Callable[[], AsyncIterator[Finding]]
 
 
 class Unmet(Exception):
-    """A point of the checklist is not met; the message says so."""
+    """A requirement of the audit is not met; the message explains which."""
 
 
 def problem(what: str, text: str) -> Finding:
-    """Return a finding that makes the audit fail."""
+    """Return a finding that fails the audit."""
     return Finding("problem", what, text)
 
 
 def no_answer(what: str, failure: str) -> Finding:
-    """Return the finding for a server that does not answer."""
+    """Return the finding for an unreachable server."""
     return problem(
         what,
-        f"does not answer: {failure}. Is it running, and does it let this host in? In containers run this audit there.",
+        f"is unreachable: {failure}. Check that it is running and accepts connections from this host. "
+        "If it runs in containers, run the audit in a container.",
     )
 
 
 async def failure_of(check: Callable[[], Awaitable[object]]) -> str | None:
-    """Return why `check` raised, in one line without secrets; None if it returned within 5 s."""
+    """Return why `check` failed, in one line without secrets; None if it returned within 5 s."""
     try:
         async with asyncio.timeout(_TIME_LIMIT):
             await check()
     except TimeoutError:
-        return f"no answer within {_TIME_LIMIT:.0f} s"
-    # Each driver has its own errors.
+        return f"no response within {_TIME_LIMIT:.0f} s"
+    # Each driver raises its own exceptions.
     except Exception as error:  # noqa: BLE001
         cause = error.__cause__ if type(error).__name__ == "QueueUnavailable" and error.__cause__ else error
         first = (str(cause).strip() or type(cause).__name__).partition("\n")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""The audit's points that every project has: environment, settings files, git and the database."""
+"""The audit's checks for every project: environment, settings files, git and database."""
 
 import ipaddress
 import os
@@ -25,51 +25,51 @@ def settings_findings() -> Iterator[Finding]:
     if app_settings.must_be_safe:
         yield Finding("ok", "environment", app_settings.environment)
     else:
-        yield problem("environment", f"ENVIRONMENT is {app_settings.environment}: set it to production or staging.")
+        yield problem("environment", f"ENVIRONMENT is {app_settings.environment}; set it to production or staging.")
     unsafe = audit_settings()
     yield from (problem("settings", text) for text in unsafe)
     if not unsafe:
-        yield Finding("ok", "settings", "no default, weak or missing secret; statements are not logged")
+        yield Finding("ok", "settings", "no default, weak or missing secret; SQL statements are not logged")
     if app_settings.log_level == "DEBUG":
-        yield problem("logs", "LOG_LEVEL is DEBUG, which logs personal data: set INFO.")
+        yield problem("logs", "LOG_LEVEL is DEBUG, which logs personal data; set INFO.")
     else:
         yield Finding("ok", "logs", f"LOG_LEVEL is {app_settings.log_level}")
     yield proxy_finding(app_settings.forwarded_allow_ips)
-    yield Finding("ok", "docs", "open to everybody" if app_settings.docs_enabled else "closed")
+    yield Finding("ok", "docs", "public" if app_settings.docs_enabled else "disabled")
 
 
 def proxy_finding(trusted: Sequence[str], *, in_containers: bool = defaults.IN_CONTAINERS) -> Finding:
-    """Check that a proxy in front of containers is trusted."""
+    """Check that the API trusts the proxy in front of its container."""
     contained = in_containers or "KUBERNETES_SERVICE_HOST" in os.environ
     if contained and all(ipaddress.ip_network(one).is_loopback for one in trusted):
-        text = "FORWARDED_ALLOW_IPS trusts this machine only, but containers see a proxy at another address: name its network."
-        return problem("proxy", f"{text} Until then all clients share one rate limit.")
-    return Finding("ok", "proxy", f"trusted where it has one of these addresses: {', '.join(trusted)}")
+        text = "FORWARDED_ALLOW_IPS trusts only this machine, but a container sees its proxy at another address."
+        return problem("proxy", f"{text} Add the proxy's network; until then all clients share one rate limit.")
+    return Finding("ok", "proxy", f"trusted addresses: {', '.join(trusted)}")
 
 
 def file_findings() -> Iterator[Finding]:
-    """Check who else can read the files with secrets: other users of this host, and git."""
+    """Check that other users of this host cannot read the files with secrets, and that git does not track them."""
     files = [path for path in _secret_files() if path.is_file()]
     if not files:
         yield Finding(
             "skipped",
             "files",
-            "no settings files here: `make secrets` writes them, or the process environment has the settings",
+            "no settings files: create them with `make secrets`, unless the process environment has the settings",
         )
     else:
         exposed = [_name(path) for path in files if _others_may_read(path)]
         for name in exposed:
-            yield problem("files", f"{name} can be read by every user of this host: chmod 600 it")
+            yield problem("files", f"{name} is readable by every user of this host; run chmod 600 on it")
         if not exposed:
-            yield Finding("ok", "files", "other users of this host read no settings")
+            yield Finding("ok", "files", "other users of this host cannot read the settings")
     tracked = _tracked()
     if tracked is None:
-        yield Finding("skipped", "git", "this is no git work tree")
+        yield Finding("skipped", "git", "not a git work tree")
         return
     for name in tracked:
-        yield problem("git", f"{name} is in git: git rm --cached it, and change every secret that it held")
+        yield problem("git", f"git tracks {name}; run git rm --cached on it and change every secret in it")
     if not tracked:
-        yield Finding("ok", "git", "no settings file is tracked")
+        yield Finding("ok", "git", "git tracks no settings file")
 
 
 def _secret_files() -> Iterator[Path]:
@@ -79,12 +79,12 @@ def _secret_files() -> Iterator[Path]:
 
 def _others_may_read(path: Path) -> bool:
     folder = path.parent
-    # Containers may need a readable file; a folder that others cannot enter protects it too.
+    # Containers may need a readable file; a folder that others cannot enter protects it as well.
     return bool(path.stat().st_mode & 0o006) and bool(folder.stat().st_mode & 0o001)
 
 
 def _tracked() -> list[str] | None:
-    """Return the names of files with secrets that git tracks; None where this is no work tree."""
+    """Return the files with secrets that git tracks; None outside a git work tree."""
     if not shutil.which("git"):
         return None
     command = ["git", "ls-files", "-z", "--", "secret", "kubernetes/overlays/*/*.env"]
@@ -99,13 +99,13 @@ def _name(path: Path) -> str:
 
 
 async def database_findings() -> AsyncIterator[Finding]:
-    """Check that the database answers and is migrated."""
+    """Check that the database is reachable and migrated."""
     failure = await failure_of(ping_database)
     if failure:
         yield no_answer("database", failure)
-        yield Finding("skipped", "migrations", "the database does not answer")
+        yield Finding("skipped", "migrations", "the database is unreachable")
         return
-    yield Finding("ok", "database", "answers")
+    yield Finding("ok", "database", "reachable")
     failure = await failure_of(_require_migrated)
     yield problem("migrations", failure) if failure else Finding("ok", "migrations", "the database is up to date")
 
@@ -120,6 +120,8 @@ async def _require_migrated() -> None:
     try:
         missing = list(scripts.iterate_revisions("heads", current, implicit_base=True))
     except RevisionError:
-        raise Unmet("the database has a revision that is not in migrations/: a newer release wrote it.") from None
+        raise Unmet(
+            "the database has a revision that is not in migrations/; deploy the release that added it"
+        ) from None
     if missing:
-        raise Unmet(f"{len(missing)} revision(s) are not applied: alembic upgrade heads")
+        raise Unmet(f"{len(missing)} revision(s) are not applied; run alembic upgrade heads")

@@ -1,8 +1,8 @@
-"""The database, for `async` code on any event loop.
+"""Database sessions for `async` code on any event loop.
 
-A connection belongs to the event loop that opened it and to the process that did. A loop on which `open_database` was called
-(the API's, a worker process's) therefore has a pool of its own; everywhere else, such as inside a task that calls
-`asyncio.run` itself, each session opens a connection and closes it.
+A connection belongs to the event loop and the process that opened it. A loop that called `open_database` (the API's, a
+worker process's) therefore has its own pool. On any other loop, such as in a task that calls `asyncio.run`, each
+session opens and closes a connection.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from sqlalchemy.pool import NullPool
 from app.core.config.database import database_settings
 
 _lock = threading.Lock()
-# One pooled engine a loop; the one without a pool, under None, serves any loop, as it keeps no connection.
+# One pooled engine per loop. The engine under None has no pool and keeps no connection, so any loop can use it.
 _engines: dict[asyncio.AbstractEventLoop | None, AsyncEngine] = {}
 _pid = os.getpid()
-# A fork inherits the parent's engines. They are kept, unused: collecting them would close the parent's connections.
+# A fork inherits the parent's engines. Keep a reference: garbage collection would close the parent's connections.
 _inherited: list[dict[asyncio.AbstractEventLoop | None, AsyncEngine]] = []
 
 
 def make_folder(url: URL) -> None:
-    """Make the folder of an SQLite database's file, if it is missing."""
+    """Create the folder of an SQLite database's file if it is missing."""
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
 async def open_database() -> None:
-    """Keep a pool of connections for the running event loop, until `close_database` is called on it."""
+    """Create a connection pool for the running event loop; `close_database` closes it."""
     loop = asyncio.get_running_loop()
     with _lock:
         known = _current_engines()
@@ -51,33 +51,33 @@ async def close_database() -> None:
 
 
 async def ping_database() -> None:
-    """Return when the database answers a query; raises what its driver raises where it does not."""
+    """Run a query; raise the driver's exception if the database is unreachable."""
     async with _session() as session:
         await session.execute(text("SELECT 1"))
 
 
 async def get_db() -> AsyncGenerator[AsyncSession]:
-    """Yield a session: `Depends(get_db)` in a route, `async for db in get_db()` elsewhere. What is not committed is undone."""
+    """Yield a session: `Depends(get_db)` in a route, `async for db in get_db()` elsewhere. Does not commit."""
     async with _session() as session:
         yield session
 
 
 @asynccontextmanager
 async def session_scope() -> AsyncIterator[AsyncSession]:
-    """Give a session that is committed at the end, or undone if the block raises."""
+    """Yield a session that is committed at the end of the block, or rolled back if the block raises."""
     async with _session() as session:
         yield session
         await session.commit()
 
 
 async def matched_rows(db: AsyncSession, statement: UpdateBase) -> int:
-    """Run an UPDATE or DELETE and return how many rows it matched; objects that are loaded already stay as they are."""
+    """Run an UPDATE or DELETE and return how many rows it matched. Does not refresh objects that are already loaded."""
     result = await db.execute(statement, execution_options={"synchronize_session": False})
     return cast("CursorResult[Any]", result).rowcount
 
 
 def _session() -> AsyncSession:
-    # Objects stay readable after a commit: reading an expired attribute would be a query, which `async` code must await.
+    # Reading an expired attribute after a commit would run a query, which `async` code cannot do implicitly.
     return AsyncSession(_engine(), expire_on_commit=False)
 
 
@@ -112,7 +112,7 @@ def _new_engine(*, pooled: bool) -> AsyncEngine:
             "pool_pre_ping": config.pool_pre_ping,
         }
     make_folder(url)
-    # Errors reach logs and the states of tasks: without the values, which may be personal data.
+    # Hide the values in errors: they end up in logs and task results, and may be personal data.
     engine = create_async_engine(url, echo=config.echo, hide_parameters=not config.echo, **options)
     if is_sqlite:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -121,7 +121,7 @@ def _new_engine(*, pooled: bool) -> AsyncEngine:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    # Readers and the one writer do not wait for each other; writers wait for one another instead of failing.
+    # WAL lets readers and the writer work at the same time; busy_timeout makes writers wait for each other.
     cursor.execute("PRAGMA busy_timeout = 10000")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")

@@ -1,4 +1,4 @@
-"""Find modules by their file names: task modules, and the modules of features. Nothing is registered by hand."""
+"""Find task modules and the modules of features by their file names."""
 
 import importlib
 from pathlib import Path
@@ -8,22 +8,22 @@ _APP = Path(__file__).resolve().parent.parent
 
 
 def task_modules(folder: Path = _APP / "tasks", package: str = "app.tasks") -> list[str]:
-    """Return the dotted names of all modules below `folder`, nested ones too, sorted.
+    """Return the dotted names of all modules below `folder`, including nested ones, sorted.
 
-    They are not imported: Celery imports them once the application is configured.
+    Celery imports them after the application is configured.
     """
     return [name for path in sorted(folder.rglob("*.py")) if (name := _module_name(path, folder, package))]
 
 
 def feature_modules(name: str, folder: Path = _APP / "features", package: str = "app.features") -> list[str]:
-    """Return the dotted names of the modules called `name` in all features, nested ones too, sorted."""
+    """Return the dotted names of the modules called `name` in all features, including nested ones, sorted."""
     return [found for path in sorted(folder.rglob(f"{name}.py")) if (found := _module_name(path, folder, package))]
 
 
 def load_feature_modules(name: str) -> list[ModuleType]:
     """Import the modules called `name` of all features and return them, sorted by name.
 
-    An error in one of them is raised: a feature that cannot be imported must not be skipped.
+    An import error is raised: a broken feature must not be skipped silently.
     """
     return [importlib.import_module(module) for module in feature_modules(name)]
 

@@ -1,7 +1,8 @@
-"""What a feature adds to the API: a folder in `app/features/` whose `feature.py` has `feature = Feature(...)`.
+"""Features: folders in `app/features/` that are found by the names of their files.
 
-Features are found by their files: `feature.py` (this module), `config.py` (settings), `models.py` (tables) and `worker.py`
-(`connect()`, called in workers and wherever tasks are queued). docs/features.md builds one from nothing.
+A feature's `feature.py` has `feature = Feature(...)`, which is what it adds to the API. `config.py` has its settings,
+`models.py` its tables. `connect()` in `worker.py` runs in workers and in every process that publishes tasks.
+docs/features.md builds one step by step.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,22 +19,22 @@ from app.core.discovery import load_feature_modules
 
 @dataclass(frozen=True)
 class Routes:
-    """Routes that need more than to be included."""
+    """A router with options."""
 
     router: APIRouter
     max_body_bytes: Callable[[], int] | None = None
-    """Return the largest request body; called when the application is created. Without it APP_MAX_BODY_BYTES counts."""
+    """Return the maximum size of a request body; called when the application starts. Default: APP_MAX_BODY_BYTES."""
     in_production: bool = True
-    """False leaves them out in staging and production."""
+    """False removes the routes in staging and production."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """What a feature adds to the API. Everything is optional; features apply in the order of their folders' names."""
+    """What a feature adds to the API. Every field is optional; features apply in the order of their folder names."""
 
     routes: Sequence[APIRouter | Routes] = ()
     checks: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
-    """Readiness checks of GET /ready by name; one fails by raising or by taking longer than 2.5 s."""
+    """Readiness checks of GET /ready by name. A check fails if it raises or takes longer than 2.5 s."""
     exception_handlers: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = field(
         default_factory=dict
     )
@@ -42,13 +43,13 @@ class Feature:
     start: Callable[[], None] | None = None
     """Called before the application is created."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for `FastAPI(...)`."""
+    """Keyword arguments for `FastAPI(...)`."""
     lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
-    """Entered when the application starts, left when it stops."""
+    """Entered when the application starts and exited when it stops."""
     audit: Sequence[AuditPoint] = ()
-    """What `python -m app.audit` checks in addition to the settings."""
+    """Checks that `python -m app.audit` runs in addition to the core's."""
 
 
 def load_features() -> list[Feature]:
-    """Return the features of this project, in the order of their folders' names."""
+    """Return the features of this project, in the order of their folder names."""
     return [module.feature for module in load_feature_modules("feature")]

@@ -12,16 +12,18 @@ from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from app.core.config.application import app_settings
 
-# uvicorn brings handlers of its own; Celery reports what app/worker/logs.py says in one line with its times.
+# uvicorn installs its own handlers, which would log each record twice.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
-# What moves a terminal's cursor, starts a line or turns the direction of the text: clients put it into paths and headers.
+# Clients can put these into paths and headers: characters that move the cursor, start a line or change the text
+# direction.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROL_IN_TRACEBACK = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# Celery's messages about each task: app/worker/logs.py logs one line per run instead.
 _QUIETER = ("celery.app.trace", "celery.worker.strategy", "kombu", "asyncio")
 
 
 def configure_logging() -> None:
-    """Send every record, structlog's and the standard library's, to standard error in `LOG_FORMAT` from `LOG_LEVEL` up."""
+    """Write all records of structlog and `logging` from `LOG_LEVEL` up to stderr in `LOG_FORMAT`."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -40,7 +42,7 @@ def configure_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            # Without the records' extra fields: Celery puts a failed task's arguments there.
+            # Without ExtraAdder: Celery puts a failed task's arguments into the records' extra fields.
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
@@ -64,10 +66,10 @@ def configure_logging() -> None:
 
 
 def _escape_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep what a client sent from writing lines of its own; JSON does that by itself."""
+    """Escape control characters, so that a client cannot forge log lines. The JSON renderer does so itself."""
     for key, value in event.items():
         if isinstance(value, str):
-            # A stack's lines are the code's.
+            # The line breaks of a stack are ours.
             event[key] = (_CONTROL_IN_TRACEBACK if key == "stack" else _CONTROL).sub(_escaped, value)
     return event
 

@@ -1,4 +1,4 @@
-"""Names of earlier releases: they work for one more release, with a DeprecationWarning that says where they are now."""
+"""Deprecated names of earlier releases. They work for one more minor release and warn with their new place."""
 
 import importlib
 import warnings
@@ -10,8 +10,8 @@ def moved_attributes(owner: str, moved: Mapping[str, str]) -> Callable[..., Any]
     """Return a `__getattr__` for a module or a class whose attributes have moved.
 
     Args:
-        owner: how the old place is called in the warning.
-        moved: the dotted name of the new place, by the old attribute.
+        owner: the old place, for the warning.
+        moved: the new dotted name of each old attribute.
     """
 
     def get(*arguments: Any) -> Any:
@@ -22,7 +22,7 @@ def moved_attributes(owner: str, moved: Mapping[str, str]) -> Callable[..., Any]
         try:
             found = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError:
-            # A feature that this project does not have.
+            # This project does not have the feature.
             raise AttributeError(f"{owner} has no attribute {name!r}") from None
         warnings.warn(f"{owner}.{name} is now {moved[name]}", DeprecationWarning, stacklevel=2)
         return found

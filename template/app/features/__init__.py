@@ -1,4 +1,4 @@
-"""Features: a folder each. docs/features.md shows how to add one."""
+"""Features, one folder each. docs/features.md shows how to add one."""
 
-# Before a feature's own settings: invalid ones of all groups are reported at once.
+# Load all settings before a feature's: this reports the invalid settings of all groups at once.
 import app.core.config  # noqa: F401

@@ -1,4 +1,4 @@
-"""The base class of tables, and types that behave the same on PostgreSQL, MySQL and SQLite."""
+"""The base class of all tables, and column types that behave the same on PostgreSQL, MySQL and SQLite."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,37 +10,37 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment: always read with the zone UTC. One written without a zone is taken for UTC."""
+    """A datetime in UTC. Values are always read with the time zone UTC; a naive value is stored as UTC."""
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        """Keep microseconds on MySQL and the zone where there is a type for it."""
+        """Keep microseconds on MySQL, and the time zone on databases with a type for it."""
         kind = DATETIME(fsp=6) if dialect.name in {"mysql", "mariadb"} else DateTime(timezone=True)
         return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC; MySQL and SQLite store no zone."""
+        """Convert to UTC, without a time zone for MySQL and SQLite."""
         if value is None:
             return None
         moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Add the zone."""
+        """Return the value with the time zone UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def utc_now() -> datetime:
-    """Return the current moment, for `default=`."""
+    """Return the current time in UTC, for `default=`."""
     return datetime.now(UTC)
 
 
 class Base(DeclarativeBase):
-    """Base class of every table. Constraints get names that Alembic can refer to."""
+    """Base class of all tables. It names constraints, so that Alembic can refer to them."""
 
     metadata = MetaData(
         naming_convention={

@@ -1,1 +1,1 @@
-"""Helpers without a concern of their own."""
+"""Shared helpers."""

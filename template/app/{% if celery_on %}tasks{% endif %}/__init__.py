@@ -1,1 +1,1 @@
-"""Tasks. Drop in a module, at any depth: it is found."""
+"""Celery tasks. Add a module, at any depth; it is found by its file name."""

@@ -1,4 +1,4 @@
-"""An example to start from. This file is yours: change it or delete it, an update will not bring it back."""
+"""An example of a task. This file is yours: change it or delete it; an update does not restore it."""
 
 from sqlalchemy import func, select
 
@@ -9,6 +9,6 @@ from app.core.database import session_scope
 @celery_app.task(name="example.database_time")
 @with_db_init
 async def database_time() -> str:
-    """Return the database's clock: a task may be `async def` and use the database like a route."""
+    """Return the database's current time. Shows that a task can be `async def` and use the database like a route."""
     async with session_scope() as db:
         return str(await db.scalar(select(func.current_timestamp())))

@@ -1,4 +1,4 @@
-"""A summary of a JSON document."""
+"""Summarize a JSON document."""
 
 from collections import Counter
 from typing import Any
@@ -8,12 +8,12 @@ from app.core.celery import celery_app
 
 @celery_app.task(name="process_task", queue_name="high", time_limit=60, soft_time_limit=50)
 def process_task(data: dict[str, Any]) -> dict[str, Any]:
-    """Return how many values of each JSON type `data` holds and how deep it is nested."""
+    """Return how many values of each JSON type `data` has, and how deep it is nested."""
     return summarise(data)
 
 
 def summarise(data: dict[str, Any]) -> dict[str, Any]:
-    """Return `{"values", "by_type", "depth"}` of a JSON object; without recursion, as the document is a caller's."""
+    """Return `{"values", "by_type", "depth"}` of a JSON object. Not recursive, because clients choose the depth."""
     by_type: Counter[str] = Counter()
     depth = 0
     rest: list[tuple[Any, int]] = [(value, 1) for value in data.values()]

@@ -1,4 +1,4 @@
-"""`make audit`: each point of the checklist is seen to fail and, where this project can, to hold."""
+"""`make audit`: each check can fail and, where the project allows it, succeed."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ SECRET = "hunter2-hunter2-hunter2"
 
 
 def run(*parts: str, **variables: str) -> tuple[int, list[str]]:
-    """Run the audit as its command line does; return its exit code and lines. Nothing else is printed."""
+    """Run the audit from its command line; return its exit code and its lines. stderr must be empty."""
     command = [sys.executable, "-m", "app.audit", *parts]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False
@@ -33,7 +33,7 @@ def run(*parts: str, **variables: str) -> tuple[int, list[str]]:
 
 
 def found(findings: Any) -> dict[str, list[tuple[str, str]]]:
-    """Return states and texts by what they are about."""
+    """Group the findings by their subject: a list of (state, text) for each."""
     by_name: dict[str, list[tuple[str, str]]] = {}
     for finding in findings:
         by_name.setdefault(finding.what, []).append((finding.state, finding.text))
@@ -41,13 +41,13 @@ def found(findings: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 async def services() -> dict[str, list[tuple[str, str]]]:
-    """Return what the services' audit finds."""
+    """Return the findings of the part `services`."""
     return found(await audit.collect(["services"]))
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder instead of the project's, with settings that only their owner reads."""
+    """Give a folder that replaces the project's, with a private settings file."""
     (tmp_path / "secret").mkdir(mode=0o755)
     file = tmp_path / "secret" / ".env.production"
     file.touch(mode=0o600)
@@ -56,7 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_exit_code_and_each_unsafe_setting() -> None:
+def test_each_unsafe_setting_is_a_problem_and_the_exit_code_is_1() -> None:
     code, lines = run(
         "settings",
         ENVIRONMENT="production",
@@ -66,12 +66,12 @@ def test_the_exit_code_and_each_unsafe_setting() -> None:
     )
     assert code == 1
     problems = [line for line in lines if line.startswith("problem  ")]
-    for expected in ("DATABASE_URL holds a default", "DATABASE_ECHO is on", "LOG_LEVEL is DEBUG"):
+    for expected in ("DATABASE_URL has a default", "DATABASE_ECHO is on", "LOG_LEVEL is DEBUG"):
         assert [line for line in problems if expected in line], lines
     assert "ok       environment: production" in lines
 
 
-def test_safe_settings_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_safe_settings_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_settings, "environment", "production")
     for group in load_groups():
         monkeypatch.setattr(type(group), "audit", lambda _: [])
@@ -79,19 +79,19 @@ def test_safe_settings_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [lines[name][0][0] for name in ("environment", "settings", "logs")] == ["ok"] * 3
 
 
-def test_development_is_not_audited_by_mistake() -> None:
+def test_the_audit_of_development_is_a_problem() -> None:
     code, lines = run("settings", ENVIRONMENT="test")
     assert code == 1
     assert any(line.startswith("problem  environment: ENVIRONMENT is test") for line in lines)
 
 
-def test_nonsense_is_a_line_and_no_traceback() -> None:
+def test_an_invalid_setting_is_one_line_without_a_traceback() -> None:
     code, lines = run(DATABASE_POOL_SIZE="many")
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith("problem  settings: DATABASE_POOL_SIZE='many' (in the process environment): must be")
     code, lines = run(DATABASE_URL="", DATABASE_URL_FILE="/nowhere")
     assert code == 1
-    assert "DATABASE_URL_FILE: /nowhere cannot be read" in lines[0]
+    assert "DATABASE_URL_FILE=/nowhere cannot be read" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,17 @@ def test_nonsense_is_a_line_and_no_traceback() -> None:
         (["127.0.0.1"], False, "ok"),
     ],
 )
-def test_containers_need_a_proxy_that_is_trusted(trusted: list[str], compose: bool, state: str) -> None:
+def test_containers_must_trust_the_address_of_their_proxy(trusted: list[str], compose: bool, state: str) -> None:
     assert audit_points.proxy_finding(trusted, in_containers=compose).state == state
 
 
-def test_files_that_others_read(project: Path) -> None:
+def test_settings_files_readable_by_other_users_are_problems(project: Path) -> None:
     file = project / "secret" / ".env.production"
     overlay = project / "kubernetes" / "overlays" / "production" / "app.env"
     assert found(audit_points.file_findings())["files"][0][0] == "ok"
     file.chmod(0o644)
     assert found(audit_points.file_findings())["files"] == [
-        ("problem", "secret/.env.production can be read by every user of this host: chmod 600 it")
+        ("problem", "secret/.env.production is readable by every user of this host; run chmod 600 on it")
     ]
     (project / "secret").chmod(0o700)
     assert found(audit_points.file_findings())["files"][0][0] == "ok"
@@ -123,7 +123,7 @@ def test_files_that_others_read(project: Path) -> None:
     assert "overlays/production/app.env" in found(audit_points.file_findings())["files"][0][1]
 
 
-def test_an_image_has_no_settings_files_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_settings_files_and_git_the_checks_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_points, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     lines = found(audit_points.file_findings())
@@ -133,34 +133,36 @@ def test_an_image_has_no_settings_files_and_no_git(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="there is no git")
-def test_files_that_git_tracks(project: Path) -> None:
+def test_settings_files_tracked_by_git_are_problems(project: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
     subprocess.run(["git", "add", "--force", "secret/env.production.example"], cwd=project, check=True)
-    assert found(audit_points.file_findings())["git"] == [("ok", "no settings file is tracked")]
+    assert found(audit_points.file_findings())["git"] == [("ok", "git tracks no settings file")]
     subprocess.run(["git", "add", "--force", "secret"], cwd=project, check=True)
     ((state, line),) = found(audit_points.file_findings())["git"]
     assert state == "problem"
-    assert line.startswith("secret/.env.production is in git")
+    assert line.startswith("git tracks secret/.env.production")
 
 
-async def test_a_database_that_is_up_to_date() -> None:
+async def test_an_up_to_date_database_is_ok() -> None:
     lines = await services()
-    assert (lines["database"], lines["migrations"][0][0]) == ([("ok", "answers")], "ok")
+    assert (lines["database"], lines["migrations"][0][0]) == ([("ok", "reachable")], "ok")
 
 
-async def test_a_database_that_is_behind_or_ahead() -> None:
+async def test_a_database_that_is_behind_or_ahead_is_a_problem() -> None:
     async with session_scope() as db:
         known = list(await db.scalars(text("SELECT version_num FROM alembic_version")))
     try:
         async with session_scope() as db:
             await db.execute(text("DELETE FROM alembic_version"))
         ((state, line),) = (await services())["migrations"]
-        # A project without a revision has none to be behind.
-        assert (state, "not applied: alembic upgrade heads" in line) == (("problem", True) if known else ("ok", False))
+        # A project without revisions is never behind.
+        assert (state, "not applied; run alembic upgrade heads" in line) == (
+            ("problem", True) if known else ("ok", False)
+        )
         async with session_scope() as db:
             await db.execute(text("INSERT INTO alembic_version VALUES ('unknown')"))
         ((state, line),) = (await services())["migrations"]
-        assert (state, "a newer release wrote it" in line) == ("problem", True)
+        assert (state, "a revision that is not in migrations/" in line) == ("problem", True)
     finally:
         async with session_scope() as db:
             await db.execute(text("DELETE FROM alembic_version"))
@@ -169,7 +171,7 @@ async def test_a_database_that_is_behind_or_ahead() -> None:
 
 
 @pytest.mark.processes
-def test_servers_that_are_not_there_are_lines_without_secrets() -> None:
+def test_unreachable_servers_are_reported_without_secrets() -> None:
     scheme = {"postgresql": "postgresql", "mysql": "mysql"}.get(database_settings.sqlalchemy_url.get_backend_name())
     gone = {
         name: f"redis://:{SECRET}@127.0.0.1:1/{number}"
@@ -189,12 +191,12 @@ def test_servers_that_are_not_there_are_lines_without_secrets() -> None:
     }
     known = {type(group).variable(field) for group in load_groups() for field in type(group).model_fields}
     expected = {"database", *(name for variable, name in names.items() if variable in known)}
-    states = {line.split(":")[0] for line in lines if "does not answer: " in line}
+    states = {line.split(":")[0] for line in lines if "is unreachable: " in line}
     assert states == {f"problem  {name}" for name in expected}
-    assert "skipped  migrations: the database does not answer" in lines
-    assert ("skipped  worker: Redis does not answer" in lines) is ("CELERY_BROKER_URL" in known)
+    assert "skipped  migrations: the database is unreachable" in lines
+    assert ("skipped  worker: Redis is unreachable" in lines) is ("CELERY_BROKER_URL" in known)
 
 
-def test_a_password_in_an_error_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://u:a%40secret@h/x")
     assert points._without_secrets("no a@secret, a%40secret") == "no ***, ***"

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they refuse, and the audit for production."""
+"""Settings: their sources, invalid values, and the audit for production."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from tests import ROOT
 
 @pytest.fixture
 def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder for settings files instead of the project's."""
+    """Give a folder for settings files that replaces the project's."""
     monkeypatch.setattr(base, "ROOT", tmp_path)
     (tmp_path / "secret").mkdir()
     return tmp_path / "secret"
 
 
-def test_the_process_environment_beats_the_file_and_the_file_the_default(
+def test_the_environment_overrides_the_file_and_the_file_the_default(
     secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (secret / ".env.test").write_text("APP_NAME=from the file\nAPP_VERSION=2\n")
@@ -52,14 +52,14 @@ def test_each_environment_has_its_file(secret: Path, monkeypatch: pytest.MonkeyP
         ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
     ],
 )
-def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_values_are_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValidationError, match=variable):
         ApplicationSettings()
 
 
 @pytest.mark.parametrize("value", ["0", "201", "many"])
-def test_the_pool_is_bounded(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_size_is_limited(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_POOL_SIZE", value)
     with pytest.raises(ValidationError, match="pool_size"):
         DatabaseSettings()
@@ -93,14 +93,14 @@ def test_urls_get_the_asynchronous_driver(given: str, expected: str) -> None:
         ("postgresql://u:x@hunter2@h/d", "has an @ after the host"),
     ],
 )
-def test_no_url_is_refused_without_showing_it(url: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_is_refused_without_printing_it(url: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(ValidationError, match=rule) as caught:
         DatabaseSettings()
     assert "hunter2" not in str(caught.value)
 
 
-def test_nothing_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_appears_in_the_repr_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for group in load_groups():
         for field, info in type(group).model_fields.items():
             if "Secret" in str(info.annotation):
@@ -119,7 +119,7 @@ class _Secrets(SettingsGroup):
     name: str = Field("plain")
 
 
-def test_a_secret_may_stand_in_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_can_be_read_from_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (secret / ".env.test").write_text("X_PASSWORD=from the settings file\n")
     for variable in ("X_PASSWORD", "TOKEN", "X_NAME"):
         (secret / variable).write_text(f" {variable.lower()}\n")
@@ -131,7 +131,7 @@ def test_a_secret_may_stand_in_a_file(secret: Path, monkeypatch: pytest.MonkeyPa
     assert found.name == "plain"
 
 
-def test_every_secret_of_the_application_may_stand_in_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_secret_of_the_application_can_be_read_from_a_file(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = [(type(one), field) for one in load_groups() for field in type(one).model_fields]
     secrets = [(group, field) for group, field in fields if "Secret" in str(group.model_fields[field].annotation)]
     assert secrets
@@ -146,9 +146,9 @@ def test_every_secret_of_the_application_may_stand_in_a_file(secret: Path, monke
         assert "hunter2-hunter2" in getattr(group(), field).get_secret_value(), group.variable(field)
 
 
-def test_a_file_that_cannot_be_a_secret_stops_the_process(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_secret_file_is_an_error(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_PASSWORD_FILE", str(secret / "missing"))
-    with pytest.raises(SettingsError, match=r"X_PASSWORD_FILE: .*missing cannot be read"):
+    with pytest.raises(SettingsError, match=r"X_PASSWORD_FILE=.*missing cannot be read"):
         _Secrets()
     monkeypatch.setenv("X_PASSWORD", "as well")
     with pytest.raises(SettingsError, match="X_PASSWORD and X_PASSWORD_FILE are both set"):
@@ -170,9 +170,9 @@ def test_lists_are_comma_separated(text: str, expected: list[str], monkeypatch: 
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("postgresql://app:postgres@db/x", "DATABASE_URL holds a default"),
-        ("postgresql://app:%3Crandom:database_password%3E@db/x", "DATABASE_URL holds a default"),
-        ("postgresql://app@db/x", "DATABASE_URL names no password for db"),
+        ("postgresql://app:postgres@db/x", "DATABASE_URL has a default"),
+        ("postgresql://app:%3Crandom:database_password%3E@db/x", "DATABASE_URL has a default"),
+        ("postgresql://app@db/x", "DATABASE_URL has no password for db"),
         ("postgresql://app:x7Gq-2mN_4kPz9@db/x", None),
         ("postgresql://app@/x?host=/run/postgresql", None),
     ],
@@ -185,7 +185,7 @@ def test_the_audit_finds_weak_passwords(url: str, problem: str | None, monkeypat
 
 
 @pytest.mark.parametrize(("environment", "starts"), [("development", True), ("staging", False), ("production", False)])
-def test_production_does_not_start_on_known_secrets(
+def test_production_does_not_start_with_default_secrets(
     environment: str, starts: bool, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENVIRONMENT", environment)
@@ -193,25 +193,25 @@ def test_production_does_not_start_on_known_secrets(
     if starts:
         require_safe_settings()
     else:
-        with pytest.raises(UnsafeSettings, match="DATABASE_URL holds a default"):
+        with pytest.raises(UnsafeSettings, match="DATABASE_URL has a default"):
             require_safe_settings()
 
 
 def _start(code: str, **variables: str) -> tuple[int, str]:
-    """Return the exit code and the errors of Python code in a process of its own."""
+    """Run Python code in a new process; return its exit code and stderr."""
     environment = {**os.environ, **variables}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return result.returncode, result.stderr
 
 
-def test_the_application_itself_refuses() -> None:
+def test_the_application_exits_with_default_secrets_in_production() -> None:
     code, errors = _start(
         "import app.main", ENVIRONMENT="production", DATABASE_URL="postgresql://postgres:postgres@db/x"
     )
     assert code == 2
     assert "Traceback" not in errors
-    assert "DATABASE_URL holds a default" in errors
+    assert "DATABASE_URL has a default" in errors
 
 
 def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
@@ -224,7 +224,7 @@ def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
     )
     assert code == 2
     assert sorted(errors.splitlines()) == [
-        "APP_VERSON (in the process environment) is no setting: APP_VERSION is meant? Correct it, or rename yours.",
+        "APP_VERSON (in the process environment) is not a setting. Did you mean APP_VERSION? Otherwise rename it.",
         "DATABASE_POOL_SIZE='many' (in the process environment): must be a valid integer, unable to parse it.",
         "DATABASE_URL (in the process environment): must be a URL such as postgresql://user:password@host/name.",
         "LOG_LEVEL='LOUD' (in the process environment): must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'.",
@@ -235,10 +235,10 @@ def test_every_problem_is_a_line_with_variable_place_and_rule() -> None:
     ("text", "line"),
     [
         ("LOG_FORMAT=json\nLOG_LEVEL=LOUD\n", "LOG_LEVEL='LOUD' (in secret/.env.test, line 2): must be"),
-        ("APP_NAMES=x\n", "APP_NAMES (in secret/.env.test, line 1) is no setting: APP_NAME is meant?"),
+        ("APP_NAMES=x\n", "APP_NAMES (in secret/.env.test, line 1) is not a setting. Did you mean APP_NAME?"),
         ("LOG_LEVEL\n", "secret/.env.test, line 1 is not NAME=value"),
         ("\nAPP_NAME='x\n", "secret/.env.test, line 2 is not NAME=value"),
-        ("APP_NAME=caf\xe9\n", "secret/.env.test is not UTF-8"),
+        ("APP_NAME=caf\xe9\n", "secret/.env.test is not encoded in UTF-8"),
         ("SECRET_OF_MY_OWN=1\nDATABASE_URL_2=x\n", None),
     ],
 )
@@ -251,14 +251,14 @@ def test_a_problem_in_a_file_names_the_line(
     assert [problem.startswith(line or "-") for problem in found] == ([True] if line else [])
 
 
-def test_an_address_that_a_cluster_sets_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_set_by_a_cluster_is_not_a_misspelled_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, slips in (("tcp://10.0.0.7:25", 0), ("json", 1)):
         monkeypatch.setenv("LOG_FORMATS", value)
         assert len([problem for problem in problems.find_problems() if "LOG_FORMATS" in problem]) == slips
 
 
 @pytest.mark.parametrize("password", ["hun@ter", "hun/ter", "hun#ter", "hun?ter", "hun:ter", "hun%ter", "hun[ter"])
-def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_part_of_a_password_is_printed(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         type(group).variable(field)
         for group in load_groups()
@@ -268,7 +268,7 @@ def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.Monke
     assert "DATABASE_URL" in names
     for name in names:
         scheme = "postgresql" if name == "DATABASE_URL" else "redis"
-        # Also in what is wrong beside it.
+        # Nor does it appear in the message about another problem.
         for url in (
             f"{scheme}://me:{password}@h/1",
             f"{scheme}://me:{password}@h:port/1",
@@ -297,7 +297,7 @@ def test_no_part_of_a_password_is_shown(password: str, monkeypatch: pytest.Monke
         ("EMAIL_PORT", "EMAIL_HOST", False),
     ],
 )
-def test_a_slip_is_told_from_another_name(name: str, known: str, near: bool) -> None:
+def test_only_a_near_name_counts_as_misspelled(name: str, known: str, near: bool) -> None:
     assert problems.is_near(name, known) is near
 
 

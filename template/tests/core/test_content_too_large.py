@@ -1,4 +1,4 @@
-"""Requests whose body is too large, on the application's own routes and on routes as users add them."""
+"""Requests with a body that is too large, to the application's routes and to routes that users add."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ TOO_LARGE = {"detail": f"The request body is larger than {LIMIT} bytes."}
 
 @pytest.fixture(autouse=True)
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the application take small bodies only."""
+    """Lower the limit of request bodies."""
     monkeypatch.setattr(app_settings, "max_body_bytes", LIMIT)
 
 
@@ -34,19 +34,19 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
-    """Give a body in pieces, which a client sends without a Content-Length."""
+    """Yield a body in pieces; the client sends it without a Content-Length."""
     for start in range(0, len(content), 500):
         yield content[start : start + 500]
 
 
 def body(size: int, announced: bool) -> Any:
-    # No JSON: a route that gets it answers 422 and does nothing.
+    # Not JSON: a route that reads it answers 422 and has no effect.
     content = b"x" * size
     return content if announced else pieces(content)
 
 
 def operations(app: FastAPI) -> Iterator[tuple[str, str, bool]]:
-    """Give method, path, and whether a model of the body is declared, of every route but the one with a limit of its own."""
+    """Yield method, path, and whether a body is declared, of every route except the one with its own limit."""
     for path, item in app.openapi()["paths"].items():
         for method, operation in item.items():
             if (method, path) != ("put", "/files/{name}"):
@@ -54,7 +54,7 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, bool]]:
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
-async def test_every_route_answers_in_one_form(announced: bool) -> None:
+async def test_every_route_answers_a_large_body_with_413(announced: bool) -> None:
     app = create_app()
 
     async def check(method: str, path: str, reads: bool) -> None:
@@ -66,11 +66,11 @@ async def test_every_route_answers_in_one_form(announced: bool) -> None:
         assert fitting.status_code != 413, path
 
     async with client_of(app) as client:
-        # All at once, as some routes take their time.
+        # In parallel, because some routes take long.
         await asyncio.gather(*(check(*operation) for operation in operations(app)))
 
 
-async def test_a_path_without_a_route_answers_in_the_same_form() -> None:
+async def test_a_path_without_a_route_answers_a_large_body_with_413() -> None:
     async with client_of(create_app()) as client:
         answer = await client.post("/none", content=body(LIMIT + 1, True))
         assert (answer.status_code, answer.json()) == (413, TOO_LARGE)
@@ -78,13 +78,13 @@ async def test_a_path_without_a_route_answers_in_the_same_form() -> None:
 
 @pytest.fixture
 def done() -> list[str]:
-    """Give what routes with side effects have done."""
+    """Give the list in which routes record their side effects."""
     return []
 
 
 @pytest.fixture
 def own(done: list[str]) -> FastAPI:
-    """Give the application with routes, routers and an application as users add them."""
+    """Give the application with routes, routers and a mounted application, as users add them."""
     app = create_app()
 
     @app.post("/ignores")
@@ -130,7 +130,7 @@ def own(done: list[str]) -> FastAPI:
         ("/mounted/", LIMIT * 5),
     ],
 )
-async def test_the_nearest_limit_counts(own: FastAPI, path: str, limit: int, announced: bool) -> None:
+async def test_the_innermost_limit_applies(own: FastAPI, path: str, limit: int, announced: bool) -> None:
     async with client_of(own) as client:
         answer = await client.post(path, content=body(limit, announced))
         assert (answer.status_code, answer.json()) == (200, limit)
@@ -139,7 +139,7 @@ async def test_the_nearest_limit_counts(own: FastAPI, path: str, limit: int, ann
         assert answer.json() == {"detail": f"The request body is larger than {limit} bytes."}
 
 
-async def test_a_route_that_does_not_read_its_body_does_nothing(own: FastAPI, done: list[str]) -> None:
+async def test_a_route_that_ignores_its_body_does_not_run_for_a_large_one(own: FastAPI, done: list[str]) -> None:
     async with client_of(own) as client:
         answer = await client.post("/ignores", content=body(LIMIT + 1, True))
         assert (answer.status_code, answer.json(), done) == (413, TOO_LARGE, [])
@@ -149,14 +149,14 @@ async def test_a_route_that_does_not_read_its_body_does_nothing(own: FastAPI, do
 
 @pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
 @pytest.mark.parametrize("path", ["/catches", "/grouped"])
-async def test_a_route_cannot_hide_the_refusal(own: FastAPI, path: str, announced: bool) -> None:
+async def test_a_route_cannot_suppress_the_413(own: FastAPI, path: str, announced: bool) -> None:
     async with client_of(own) as client:
         answer = await client.post(path, content=body(LIMIT + 1, announced))
         assert (answer.status_code, answer.json()) == (413, TOO_LARGE)
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
-async def test_a_middleware_changes_nothing(own: FastAPI, announced: bool) -> None:
+async def test_middleware_does_not_change_the_answer(own: FastAPI, announced: bool) -> None:
     @own.middleware("http")
     async def passes(request: Request, call_next: Any) -> Any:
         return await call_next(request)
@@ -167,7 +167,7 @@ async def test_a_middleware_changes_nothing(own: FastAPI, announced: bool) -> No
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["content-length", "chunked"])
-async def test_a_client_on_a_socket_gets_the_answer(own: FastAPI, announced: bool) -> None:
+async def test_a_client_on_a_real_socket_gets_the_answer(own: FastAPI, announced: bool) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(own, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))

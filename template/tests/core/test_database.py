@@ -1,4 +1,4 @@
-"""Sessions on every event loop that a process may have."""
+"""Database sessions in event loops, threads and forks."""
 
 import asyncio
 import multiprocessing
@@ -22,7 +22,7 @@ CREATE = "CREATE TABLE IF NOT EXISTS probe (number INTEGER)"
 
 @pytest.fixture
 async def probe() -> Any:
-    """Make a table, and drop it after the test."""
+    """Create a table and drop it after the test."""
     async with session_scope() as db:
         await db.execute(text(CREATE))
     yield
@@ -35,7 +35,7 @@ async def _count() -> int:
         return int(await db.scalar(text("SELECT count(*) FROM probe")) or 0)
 
 
-async def test_a_scope_commits_or_undoes(probe: None) -> None:
+async def test_a_session_scope_commits_or_rolls_back(probe: None) -> None:
     async with session_scope() as db:
         await db.execute(text("INSERT INTO probe VALUES (1)"))
     assert await _count() == 1
@@ -50,7 +50,7 @@ async def test_a_scope_commits_or_undoes(probe: None) -> None:
     assert await _count() == 1
 
 
-async def test_get_db_undoes_what_is_not_committed(probe: None) -> None:
+async def test_get_db_rolls_back_uncommitted_changes(probe: None) -> None:
     async for db in get_db():
         await db.execute(text("INSERT INTO probe VALUES (1)"))
     assert await _count() == 0
@@ -60,7 +60,7 @@ async def test_get_db_undoes_what_is_not_committed(probe: None) -> None:
     assert await _count() == 1
 
 
-async def test_an_opened_loop_keeps_its_connections() -> None:
+async def test_an_open_database_keeps_its_connections() -> None:
     await open_database()
     engine = database._engine()
     assert not isinstance(engine.pool, NullPool)
@@ -73,18 +73,18 @@ async def test_an_opened_loop_keeps_its_connections() -> None:
 
 async def _use(number: int) -> int:
     async for db in get_db():
-        # Left in the middle, as the documentation's examples do.
+        # Returns inside the loop, as the examples in the documentation do.
         return int(await db.scalar(text(f"SELECT {number}")) or 0)
     raise AssertionError("get_db yielded nothing")
 
 
-def test_hundreds_of_event_loops_in_one_process() -> None:
+def test_engines_of_ended_event_loops_are_released() -> None:
     before = len(database._engines)
     assert [asyncio.run(_use(number)) for number in range(200)] == list(range(200))
-    assert len(database._engines) <= before + 1, "engines of loops that have ended are kept"
+    assert len(database._engines) <= before + 1, "engines of ended loops are not released"
 
 
-def test_loops_in_several_threads_at_once() -> None:
+def test_event_loops_in_several_threads_work_at_once() -> None:
     results: list[Any] = []
 
     async def several() -> list[int]:
@@ -135,18 +135,18 @@ def _in_fork(queue: Any, parents_engine: int) -> None:
 
         queue.put(asyncio.run(use()))
 
-    # In a thread: the fork inherits a running loop in its main thread's state.
+    # In a thread, because the fork's main thread inherits the state of a running loop.
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(30)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_gets_connections_of_its_own() -> None:
+def test_a_fork_opens_its_own_connections() -> None:
     assert asyncio.run(_fork_while_open()) == 42
 
 
-async def test_parallel_writers_all_get_through(probe: None) -> None:
+async def test_all_parallel_writers_succeed(probe: None) -> None:
     await open_database()
 
     async def write(number: int) -> None:
@@ -158,7 +158,7 @@ async def test_parallel_writers_all_get_through(probe: None) -> None:
     await close_database()
 
 
-async def test_sqlite_checks_references_and_waits() -> None:
+async def test_sqlite_enforces_foreign_keys_and_waits_for_locks() -> None:
     if database_settings.sqlalchemy_url.get_backend_name() != "sqlite":
         pytest.skip("another database than SQLite")
     async with session_scope() as db:
@@ -166,7 +166,7 @@ async def test_sqlite_checks_references_and_waits() -> None:
     assert pragmas == ["wal", 1, 10000]
 
 
-async def test_errors_do_not_show_values() -> None:
+async def test_database_errors_do_not_contain_values() -> None:
     async with session_scope() as db:
         with pytest.raises(DBAPIError) as raised:
             await db.execute(text("SELECT :value FROM no_such_table"), {"value": "swordfish"})
@@ -175,7 +175,7 @@ async def test_errors_do_not_show_values() -> None:
 
 
 @pytest.mark.parametrize("dialect", [postgresql.dialect(), mysql.dialect(), sqlite.dialect()])  # type: ignore[no-untyped-call]
-def test_moments_are_utc_on_every_database(dialect: Any) -> None:
+def test_times_are_stored_in_utc_on_every_database(dialect: Any) -> None:
     kind = UtcDateTime()
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     later = noon.astimezone(timezone(timedelta(hours=5)))

@@ -1,4 +1,4 @@
-"""The commands for development."""
+"""The commands in devtools/."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from devtools import check, conflicts, dev, secrets, servers, update
 from tests import ROOT
 
 
-def test_secrets_are_written_once(tmp_path: Path) -> None:
+def test_existing_settings_files_are_never_changed(tmp_path: Path) -> None:
     for example in (ROOT / "secret").glob("env.*.example"):
         (tmp_path / example.name).write_text(example.read_text())
     written = secrets.write_missing(tmp_path)
@@ -39,16 +39,16 @@ def _examples(folder: Path) -> None:
     (folder / "env.development.example").write_text("B=<random:two>\n")
 
 
-def test_a_server_gets_the_password_that_its_clients_have(tmp_path: Path) -> None:
+def test_a_new_server_file_gets_the_password_of_its_clients(tmp_path: Path) -> None:
     _examples(tmp_path)
     (tmp_path / ".env.production").write_text("A=redis://:pass%40word@elsewhere/1\nB=known\n")
     assert [path.name for path in secrets.write_missing(tmp_path)] == [".env.development", ".env.redis"]
     assert (tmp_path / ".env.redis").read_text() == "PASSWORD=pass@word\n"
-    # Development's are its own.
+    # Development does not share values with production.
     assert "known" not in (tmp_path / ".env.development").read_text()
 
 
-def test_secrets_are_rotated_one_by_one_and_in_every_file(tmp_path: Path) -> None:
+def test_a_secret_is_rotated_in_every_file(tmp_path: Path) -> None:
     _examples(tmp_path)
     secrets.write_missing(tmp_path)
     before = {path.name: path.read_text() for path in tmp_path.glob(".env.*")}
@@ -64,7 +64,7 @@ def test_secrets_are_rotated_one_by_one_and_in_every_file(tmp_path: Path) -> Non
             secrets.rotate(tmp_path, names)
 
 
-def test_secrets_that_others_may_read_are_protected(tmp_path: Path) -> None:
+def test_settings_files_are_made_private(tmp_path: Path) -> None:
     path = tmp_path / ".env.production"
     path.touch(mode=0o644)
     secrets.protect(tmp_path)
@@ -74,7 +74,7 @@ def test_secrets_that_others_may_read_are_protected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "stopped"), [(0, False), (1, False), (2, False), (15, False), (-2, True), (130, True), (143, True)]
 )
-def test_only_being_told_to_stop_is_no_failure(code: int, stopped: bool) -> None:
+def test_only_a_stop_signal_is_not_a_failure(code: int, stopped: bool) -> None:
     assert dev.was_stopped(code) is stopped
 
 
@@ -85,7 +85,7 @@ def test_the_same_name_gets_the_same_random_value() -> None:
 
 
 @pytest.mark.parametrize("environment", ["development", "production"])
-def test_examples_know_only_settings_that_exist(environment: str) -> None:
+def test_examples_contain_only_existing_settings(environment: str) -> None:
     text = (ROOT / "secret" / f"env.{environment}.example").read_text()
     named = set(re.findall(r"^([A-Z_]+)=", text, flags=re.MULTILINE))
     known = {type(group).variable(field) for group in load_groups() for field in type(group).model_fields}
@@ -93,7 +93,7 @@ def test_examples_know_only_settings_that_exist(environment: str) -> None:
     assert named <= known
 
 
-def test_production_starts_with_the_written_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_starts_with_generated_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").mkdir()
     example = (ROOT / "secret" / "env.production.example").read_text()
     (tmp_path / "secret" / ".env.production").write_text(secrets.fill(example))
@@ -135,7 +135,7 @@ def test_rejected_changes_are_found(tmp_path: Path) -> None:
     assert conflicts.rejected(tmp_path) == ["added.rej", "x/other.rej"]
 
 
-def test_the_hooks_see_files_that_git_does_not_track_yet(tmp_path: Path) -> None:
+def test_the_hooks_check_untracked_files(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     for name in ("tracked.py", "new é.py", "ignored.py", "gone.py", ".gitignore"):
         (tmp_path / name).write_text("ignored.py\n")
@@ -146,7 +146,7 @@ def test_the_hooks_see_files_that_git_does_not_track_yet(tmp_path: Path) -> None
 
 @pytest.fixture
 def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a project that an update could start in."""
+    """Give a project in which an update can start."""
     (tmp_path / update.ANSWERS).write_text("_commit: v1.0.0\n_src_path: 'gh:org/template'\n")
     monkeypatch.setattr(update, "ROOT", tmp_path)
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--no-verify", "--message", "Start"]):
@@ -155,7 +155,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_update_starts_from_a_commit(committed: Path) -> None:
+def test_an_update_needs_a_clean_commit(committed: Path) -> None:
     assert update.check() == "gh:org/template"
     (committed / "mine.txt").touch()
     with pytest.raises(update.Problem, match=r"(?s)Commit or stash.*mine\.txt"):
@@ -169,12 +169,12 @@ def test_an_update_starts_from_a_commit(committed: Path) -> None:
     ("answers", "words"),
     [
         ("<<<<<<< a\n_commit: v1\n=======\n_commit: v2\n>>>>>>> b\n_src_path: x\n", "conflict markers"),
-        ("_commit: v1\n", "does not say which release"),
-        ("_src_path: x\n", "does not say which release"),
-        (None, "does not say which release"),
+        ("_commit: v1\n", "does not name the template"),
+        ("_src_path: x\n", "does not name the template"),
+        (None, "does not name the template"),
     ],
 )
-def test_an_update_needs_its_answers(answers: str | None, words: str, committed: Path) -> None:
+def test_an_update_needs_a_valid_answers_file(answers: str | None, words: str, committed: Path) -> None:
     path = committed / update.ANSWERS
     if answers is None:
         path.unlink()
@@ -185,19 +185,19 @@ def test_an_update_needs_its_answers(answers: str | None, words: str, committed:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("output", "explanation"),
     [
-        ("fatal: could not read from remote repository.", "cannot be reached: there"),
+        ("fatal: could not read from remote repository.", "is unreachable: there"),
         ("Copier could not load some Jinja extensions:", "extension"),
         ("This template requires Copier version >= 99", "newer Copier"),
-        ("something else", "stands above"),
+        ("something else", "see its output above"),
     ],
 )
-def test_what_copier_says_badly(said: str, words: str) -> None:
-    assert words in update.meaning(said, "there")
+def test_errors_of_copier_are_explained(output: str, explanation: str) -> None:
+    assert explanation in update.explain(output, "there")
 
 
-def test_a_taken_port_is_passed_over() -> None:
+def test_a_port_in_use_is_skipped() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -210,9 +210,9 @@ def test_a_taken_port_is_passed_over() -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Give a folder outside of pytest's own, which another run may close to PostgreSQL's user while this one is root.
+    """Give a folder with a long path and special characters.
 
-    Its path is long, and has what programs stumble over.
+    It is not in pytest's folder: if another run of root created that, the user of PostgreSQL may not enter it.
     """
     with tempfile.TemporaryDirectory(prefix="my pro'ject #1 50% (é)-") as path:
         folder = Path(path) / ("long" * 35)
@@ -220,7 +220,7 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-# A language that no machine has.
+# A locale that no machine has.
 UNKNOWN_LOCALE = {"LANG": "xx_XX.UTF-8", "LC_TIME": "yy_YY"}
 
 
@@ -231,7 +231,7 @@ def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
         pytest.skip("this project has no embedded server")
     code = (
         "import pathlib, sys, signal\n"
-        # Ignored in whatever a shell started in the background.
+        # A shell lets background processes ignore it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from devtools.servers import embedded_servers\n"
         f"with embedded_servers(pathlib.Path(sys.argv[1]), redis={redis}, postgres={postgres}):\n"
@@ -253,7 +253,7 @@ def _start_servers(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
 
 
 def _alive(pids: list[int]) -> list[str]:
-    """Return those that still run; one that its parent has not asked about yet does not."""
+    """Return the processes that still run, without zombies."""
     found = [
         subprocess.run(
             ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)], capture_output=True, text=True, check=False
@@ -265,7 +265,7 @@ def _alive(pids: list[int]) -> list[str]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_servers_end_with_their_process(number: signal.Signals, folder: Path) -> None:
+def test_servers_stop_with_their_process(number: signal.Signals, folder: Path) -> None:
     process, pids = _start_servers(folder)
     assert len(_alive(pids)) == len(pids) > 0
     process.send_signal(number)
@@ -274,7 +274,7 @@ def test_servers_end_with_their_process(number: signal.Signals, folder: Path) ->
 
 
 @pytest.mark.processes
-def test_a_folder_has_one_set_of_servers(folder: Path) -> None:
+def test_two_processes_cannot_run_servers_in_one_folder(folder: Path) -> None:
     with (
         servers.embedded_servers(folder, redis=False, postgres=False),
         pytest.raises(servers.FolderInUse, match="make dev"),
@@ -295,13 +295,13 @@ def test_servers_of_a_killed_process_are_replaced(folder: Path) -> None:
 
 
 @pytest.mark.processes
-def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
+def test_make_dev_starts_everything_and_leaves_no_process(folder: Path) -> None:
     for part in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("alembic.ini", "Procfile"):
         shutil.copy(ROOT / part, folder)
     with socket.socket() as taken:
-        # A taken port: the next one is used, and said.
+        # A port in use: `make dev` takes the next one and reports it.
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         _run_dev(folder, taken.getsockname()[1])
@@ -309,7 +309,7 @@ def test_make_dev_starts_everything_and_leaves_nothing(folder: Path) -> None:
 
 def _run_dev(folder: Path, wanted: int) -> None:
     log = folder / "log"
-    # Ports of its own: another project's tests may be at the same place at the same time.
+    # Separate ports: the tests of another project may run at the same time.
     ports = {name: str(servers.free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT")}
     variables = {**os.environ, "ENVIRONMENT": "development", "PORT": str(wanted), "DEV_SERVERS": "embedded", **ports}
     variables |= UNKNOWN_LOCALE
@@ -325,13 +325,13 @@ def _run_dev(folder: Path, wanted: int) -> None:
     try:
         port = int(_logged(log, process, r"dev:   API +http://127\.0\.0\.1:(\d+)/docs"))
         assert port != wanted
-        assert f"port {wanted} is taken" in log.read_text()
+        assert f"port {wanted} is in use" in log.read_text()
         assert httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
-        beside = folder / ".dev" / "env"
-        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+        env = folder / ".dev" / "env"
+        assert stat.S_IMODE(env.stat().st_mode) == 0o600
         assert "dev: everything runs" in log.read_text()
-        _find_the_servers(folder, variables, beside.read_text())
-        # As a terminal does for Ctrl-C: the whole foreground group gets it.
+        _find_the_servers(folder, variables, env.read_text())
+        # As Ctrl-C in a terminal: the whole foreground process group gets the signal.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
     finally:
@@ -339,7 +339,7 @@ def _run_dev(folder: Path, wanted: int) -> None:
             process.terminate()
             process.wait(60)
     assert "dev: everything has stopped" in log.read_text()
-    assert not beside.exists()
+    assert not env.exists()
     started = [int(pid) for pid in re.findall(r"started \(pid=(\d+)\)", log.read_text())]
     assert len(started) >= len((ROOT / "Procfile").read_text().splitlines()) - 1
     assert _alive(started) == []
@@ -347,10 +347,10 @@ def _run_dev(folder: Path, wanted: int) -> None:
     assert str(folder) not in commands
 
 
-def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> None:
-    """Check that a command in another terminal has the settings that `make dev` chose."""
+def _find_the_servers(folder: Path, variables: dict[str, str], shared: str) -> None:
+    """Check that a command in another terminal uses the servers that `make dev` chose."""
     # The process environment of these tests names other servers.
-    plain = {name: value for name, value in variables.items() if name not in dev.TOLD}
+    plain = {name: value for name, value in variables.items() if name not in dev.SHARED_VARIABLES}
     code = (
         "from app.core.config import load_groups\n"
         "for group in load_groups():\n"
@@ -361,13 +361,13 @@ def _find_the_servers(folder: Path, variables: dict[str, str], told: str) -> Non
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=plain, capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', told, re.MULTILINE) if "URL" in name]
+    named = [(name, value) for name, value in re.findall(r'^(\w+)="(.*)"$', shared, re.MULTILINE) if "URL" in name]
     assert {f"{name} {value}" for name, value in named} <= set(found)
     assert named or "sqlite" in variables["DATABASE_URL"]
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "CELERY_BROKER_URL"])
-def test_make_dev_replaces_no_server_that_is_named(variable: str) -> None:
+def test_make_dev_does_not_replace_a_configured_server(variable: str) -> None:
     url = {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}.get(variable, "redis://:hunter2@127.0.0.1:1/1")
     variables = {**os.environ, "ENVIRONMENT": "development", variable: url}
     if variable == "CELERY_BROKER_URL" and "REDIS_CONNECTION_URL" not in os.environ:
@@ -380,7 +380,7 @@ def test_make_dev_replaces_no_server_that_is_named(variable: str) -> None:
 
 
 def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:
-    """Return what the pattern's group matches in the log, once it does."""
+    """Wait until the pattern is in the log, and return its group."""
     pause = threading.Event()
     for _ in range(1200):
         found = re.search(pattern, log.read_text())
@@ -388,4 +388,4 @@ def _logged(log: Path, process: "subprocess.Popen[bytes]", pattern: str) -> str:
             return found[1]
         assert process.poll() is None, log.read_text()
         pause.wait(0.05)
-    raise AssertionError(f"{pattern} does not come up:\n{log.read_text()}")
+    raise AssertionError(f"{pattern} is not in the log:\n{log.read_text()}")

@@ -1,4 +1,4 @@
-"""A client's values write no lines of their own into the log."""
+"""Values from clients cannot forge log lines."""
 
 import json
 import os
@@ -25,7 +25,7 @@ except ValueError:
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_control_characters_of_clients_are_escaped(log_format: str) -> None:
+def test_control_characters_from_clients_are_escaped(log_format: str) -> None:
     environment = {**os.environ, "LOG_FORMAT": log_format, "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)

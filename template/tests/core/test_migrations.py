@@ -1,4 +1,4 @@
-"""Revisions: the template's and the owner's, in branches of their own."""
+"""Database revisions: the template's and the project's own, in separate branches."""
 
 import asyncio
 import contextlib
@@ -71,13 +71,13 @@ def downgrade() -> None:
 
 def _scripts() -> ScriptDirectory:
     scripts = ScriptDirectory.from_config(Config("alembic.ini"))
-    # Now, and not when somebody asks: in this folder.
+    # Load them now, while this is the current folder.
     scripts.revision_map.heads  # noqa: B018
     return scripts
 
 
 class Project:
-    """A copy of this project with a database of its own."""
+    """A copy of this project with a separate database."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class Project:
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         for part in ("alembic.ini", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)
-        # The project's own revisions are not this test's.
+        # The tests write their own revisions.
         for revision in (folder / "migrations" / "app").glob("*.py"):
             revision.unlink()
         url = database_settings.sqlalchemy_url
@@ -96,7 +96,7 @@ class Project:
         self.url = url.set(database=self.name)
 
     def execute(self, statement: str) -> None:
-        """Run a statement beside the transactions of the tests' own database."""
+        """Run a statement on the server, outside of a transaction."""
 
         async def run() -> None:
             engine = create_async_engine(
@@ -137,7 +137,7 @@ class Project:
         return asyncio.run(run())
 
     def add_model(self, *, note: bool = False) -> None:
-        """Add a table, and with `note` a column to it."""
+        """Add a table; with `note`, add a column to it."""
         column = 'user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))' if self.accounts else ""
         extra = "\n    note: Mapped[str | None] = mapped_column(String(20))" if note else ""
         imports = "ForeignKey, String" if self.accounts else "String"
@@ -177,7 +177,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.mark.processes
-def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Project) -> None:
+def test_own_revisions_upgrade_and_downgrade_next_to_the_templates(project: Project) -> None:
     project.add_model()
     assert "migrations/app/" in project.run("devtools.revision", "add", "things")
     project.add_model(note=True)
@@ -185,7 +185,9 @@ def test_an_owners_revisions_go_up_and_down_beside_the_templates(project: Projec
 
     assert len(project.scripts().get_revisions("app@heads")) == 1
     first, second = sorted((project.folder / "migrations" / "app").glob("*.py"), key=lambda path: "note" in path.name)
-    assert ("forge_accounts" in first.read_text()) is project.accounts, "it must wait for the tables it refers to"
+    assert ("forge_accounts" in first.read_text()) is project.accounts, (
+        "it must depend on the revisions of the tables it refers to"
+    )
     assert "UtcDateTime()" in first.read_text()
     assert "things" in second.read_text()
 
@@ -226,12 +228,12 @@ LOGIN = """INSERT INTO sessions (id, user_id, token_hash, created_at, expires_at
     [
         (["forge_accounts_0001"], {1, 2}),
         (["forge_accounts_0002"], {1, 2}),
-        # The second may have registered since and never used the code.
+        # The second user may have registered later without using the code.
         (["forge_accounts_0002", "forge_codes_0001"], {1}),
     ],
     ids=["of the first release", "of basic accounts", "of complete accounts"],
 )
-def test_accounts_from_before_addresses_were_verified_count_as_verified(
+def test_accounts_older_than_verification_count_as_verified(
     project: Project, before: list[str], verified: set[int]
 ) -> None:
     if "account_codes" not in TABLES:
@@ -248,7 +250,7 @@ def test_accounts_from_before_addresses_were_verified_count_as_verified(
 
 
 @pytest.mark.processes
-def test_two_ends_of_the_owners_branch_are_refused(project: Project) -> None:
+def test_two_heads_of_the_own_branch_are_refused(project: Project) -> None:
     project.add_model()
     project.run("devtools.revision", "add things")
     folder = project.folder / "migrations" / "app"
@@ -277,7 +279,7 @@ def test_each_branch_has_one_head() -> None:
     assert set(labels) <= {"app", "forge_accounts", "forge_codes"}
 
 
-def test_revisions_are_written_as_sql_too() -> None:
+def test_revisions_can_be_rendered_as_sql() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "heads", "--sql"],
         cwd=ROOT,

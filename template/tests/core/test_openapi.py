@@ -1,4 +1,4 @@
-"""GET /openapi.json says what routes answer, results and refusals alike."""
+"""GET /openapi.json documents all answers of routes, including errors."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +15,7 @@ from app.core.config.application import app_settings
 from app.core.config.base import SettingsGroup
 from app.main import create_app
 
-# A valid request for routes that do something before they need what is unreachable.
+# A valid request for each route that validates its body before it needs an unreachable server.
 BODIES: dict[str, Any] = {
     "/register": {"email": "ada@example.com", "password": "correct horse battery"},
     "/login": {"email": "ada@example.com", "password": "correct horse battery"},
@@ -49,7 +49,7 @@ def _client(app: FastAPI) -> httpx.AsyncClient:
 
 
 def _log_in(app: FastAPI) -> None:
-    """Have every request come from a user, where there are accounts."""
+    """Let every request come from a user if the project has accounts."""
     current_user, models = (sys.modules.get(f"app.features.accounts.{name}") for name in ("deps", "models"))
     if current_user is None or models is None:
         return
@@ -60,7 +60,7 @@ def _log_in(app: FastAPI) -> None:
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, variable: str, value: object) -> None:
-    """Change a setting in this process, if the project has it."""
+    """Change a setting in this process if the project has it."""
     for module in list(sys.modules.values()):
         for group in list(vars(module).values()) if module.__name__.startswith("app.") else ():
             if isinstance(group, SettingsGroup):
@@ -77,7 +77,7 @@ def _raising(error: Exception) -> Callable[..., Awaitable[None]]:
 
 
 def _shape(schemas: dict[str, Any], status: int, answer: httpx.Response) -> None:
-    """Fail unless a refusal has the form that is documented."""
+    """Check that an error answer has the documented form."""
     model = schemas["InvalidRequest" if status == 422 else "Refusal"]
     assert answer.json().keys() == model["properties"].keys(), answer.text
     detail = answer.json()["detail"]
@@ -89,7 +89,7 @@ def _shape(schemas: dict[str, Any], status: int, answer: httpx.Response) -> None
         assert problem.keys() == schemas["Problem"]["properties"].keys(), answer.text
 
 
-def test_a_refusal_has_one_of_two_forms(app: FastAPI) -> None:
+def test_an_error_answer_has_one_of_two_forms(app: FastAPI) -> None:
     schemas = app.openapi()["components"]["schemas"]
     assert {"HTTPValidationError", "ValidationError"}.isdisjoint(schemas)
     for method, path, operation in _operations(app):
@@ -100,7 +100,7 @@ def test_a_refusal_has_one_of_two_forms(app: FastAPI) -> None:
                 assert (reference == "InvalidRequest") == (status == "422"), (method, path, status)
 
 
-def test_what_any_route_of_its_kind_may_answer_is_documented(app: FastAPI) -> None:
+def test_common_error_answers_are_documented(app: FastAPI) -> None:
     for method, path, operation in _operations(app):
         expected: set[str] = set()
         if "requestBody" in operation:
@@ -134,7 +134,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     ("kind", "login"),
     [("nothing", False), ("another form", False), *((kind, True) for kind in REQUESTS if kind != "nothing")],
 )
-async def test_what_is_wrong_with_a_request_is_answered_as_documented(
+async def test_invalid_requests_are_answered_as_documented(
     kind: str, login: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "too large":
@@ -155,21 +155,21 @@ async def test_what_is_wrong_with_a_request_is_answered_as_documented(
                 _shape(schemas, answer.status_code, answer)
             if kind == "too large" and "requestBody" in operation:
                 assert answer.status_code == 413, (method, path)
-            # A task of nobody is shown in development.
+            # In development, everybody sees a task without an owner.
             if "security" in operation and not login and not path.startswith("/task"):
                 assert answer.status_code == 401, (method, path)
 
 
-async def test_what_answers_503_without_redis_and_storage_is_documented(
+async def test_routes_that_answer_503_during_outages_document_it(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _log_in(app)
     # A feature of this project may need a body that is not known here.
     known = [each for each in _operations(app) if "requestBody" not in each[2] or each[1] in BODIES or "{" in each[1]]
     documented = {(method, path) for method, path, operation in known if "503" in operation["responses"]}
-    # Only what the application has loaded: features differ from project to project.
+    # Only loaded modules: projects have different features.
     if threads := sys.modules.get("app.core.threads"):
-        # What talks to the queue does it in a thread, and so does what hashes passwords.
+        # Queueing tasks and hashing passwords both use threads.
         monkeypatch.setattr(threads.BoundedThreads, "run", _raising(threads.ThreadsBusy("busy")))
     if rate_limit := sys.modules.get("app.features.accounts.complete.rate_limit"):
         down = sys.modules["redis.exceptions"].ConnectionError("down")

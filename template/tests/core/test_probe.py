@@ -1,4 +1,4 @@
-"""The probe of health checks: what it says, and what it costs."""
+"""The probe for health checks: its results and its cost."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class _Answering(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Give the port of a server that answers with the status of the test's parameter."""
+    """Give the port of a server that answers with the status in the test's parameter."""
     handler = type("Handler", (_Answering,), {"status": request.param})
     with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -44,30 +44,30 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("port", [b"200 OK"], indirect=True)
-def test_an_api_that_answers_is_well(port: int) -> None:
+def test_an_api_that_answers_is_healthy(port: int) -> None:
     assert _run("api", str(port)) == (0, "ok\n")
 
 
 @pytest.mark.parametrize("port", [b"503 Service Unavailable", b""], indirect=True)
-def test_an_api_that_answers_something_else_is_not(port: int) -> None:
+def test_an_api_that_answers_an_error_is_unhealthy(port: int) -> None:
     code, line = _run("api", str(port))
     assert code == 1
-    assert line in {"GET /health answered 503\n", "GET /health answered nothing\n"}
+    assert line in {"GET /health returned 503\n", "GET /health returned nothing\n"}
 
 
-def test_an_api_that_is_not_there_is_not() -> None:
+def test_an_unreachable_api_is_unhealthy() -> None:
     code, line = _run("api", "1")
     assert code == 1
     assert "port 1" in line
 
 
 @pytest.mark.parametrize("what", ["worker", "beat"])
-def test_a_heartbeat_is_good_while_it_is_fresh(what: str, tmp_path: Path) -> None:
+def test_only_a_fresh_heartbeat_is_healthy(what: str, tmp_path: Path) -> None:
     heartbeat = tmp_path / f"{what}.heartbeat"
     assert _run(what, HEALTH_FOLDER=str(tmp_path))[0] == 1
     heartbeat.touch()
     assert _run(what, HEALTH_FOLDER=str(tmp_path)) == (0, "ok\n")
-    # Without the variable: the system's folder.
+    # Without the variable, the system's temporary folder.
     assert _run(what, TMPDIR=str(tmp_path)) == (0, "ok\n")
     old = time.time() - probe.MAX_AGE - 1
     os.utime(heartbeat, (old, old))
@@ -76,11 +76,11 @@ def test_a_heartbeat_is_good_while_it_is_fresh(what: str, tmp_path: Path) -> Non
     assert line.startswith("the last heartbeat is 3")
 
 
-def test_anything_else_is_a_mistake() -> None:
+def test_invalid_arguments_are_an_error() -> None:
     assert _run()[0] == _run("workers")[0] == _run("api", "x")[0] == 1
 
 
-def test_it_costs_milliseconds_and_imports_the_standard_library_only(tmp_path: Path) -> None:
+def test_it_takes_milliseconds_and_imports_only_the_standard_library(tmp_path: Path) -> None:
     (tmp_path / "worker.heartbeat").touch()
     code = (
         "import json, runpy, sys, time\n"

@@ -1,4 +1,4 @@
-"""POST /login, and what an access token opens."""
+"""POST /login and access tokens."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ ADA = {"email": "ada@example.com", "password": "correct horse battery"}
 
 @pytest.fixture
 async def ada() -> User:
-    """Give an account."""
+    """Return an account."""
     async with session_scope() as db:
         user = User(email=ADA["email"], password_hash=await hash_password(ADA["password"]), is_verified=True)
         db.add(user)
@@ -36,7 +36,7 @@ async def ada() -> User:
 
 @pytest.fixture
 async def who() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of an application with a route that tells who asks."""
+    """Yield a client of an application with a route that returns the current user."""
     app = FastAPI()
 
     @app.get("/who")
@@ -48,11 +48,11 @@ async def who() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def _token(client: httpx.AsyncClient) -> str:
-    answer = await client.post("/login", json=ADA)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["token_type"] == "bearer"
-    assert answer.json()["expires_in"] == jwt_settings.access_token_expiration
-    return str(answer.json()["access_token"])
+    response = await client.post("/login", json=ADA)
+    assert response.status_code == 200, response.text
+    assert response.json()["token_type"] == "bearer"
+    assert response.json()["expires_in"] == jwt_settings.access_token_expiration
+    return str(response.json()["access_token"])
 
 
 async def _status(who: httpx.AsyncClient, token: str) -> int:
@@ -68,21 +68,23 @@ def _signed(payload: dict[str, object], **changes: object) -> str:
     return jwt.encode({**payload, **changes}, key, algorithm="HS256")
 
 
-async def test_a_token_says_who_asks(client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User) -> None:
+async def test_an_access_token_identifies_the_user(
+    client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User
+) -> None:
     token = await _token(client)
-    answer = await who.get("/who", headers={"Authorization": f"Bearer {token}"})
-    assert (answer.status_code, answer.json()) == (200, ada.email)
+    response = await who.get("/who", headers={"Authorization": f"Bearer {token}"})
+    assert (response.status_code, response.json()) == (200, ada.email)
     assert ADA["email"] not in str(_payload(token))
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer x.y.z", "Basic YTpi", "Bearer \xff"])
-async def test_nothing_else_does(who: httpx.AsyncClient, header: str) -> None:
-    answer = await who.get("/who", headers=[(b"authorization", header.encode("latin-1"))])
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
+async def test_other_authorization_headers_are_rejected(who: httpx.AsyncClient, header: str) -> None:
+    response = await who.get("/who", headers=[(b"authorization", header.encode("latin-1"))])
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_changed_token_is_refused(client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User) -> None:
+async def test_a_modified_token_is_rejected(client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User) -> None:
     payload = _payload(await _token(client))
     assert await _status(who, _signed(payload)) == 200
     past = datetime.now(UTC) - timedelta(minutes=1)
@@ -103,7 +105,7 @@ async def test_a_changed_token_is_refused(client: httpx.AsyncClient, who: httpx.
     assert [await _status(who, token) for token in refused] == [401] * len(refused)
 
 
-async def test_a_token_ends_with_its_session_and_its_user(
+async def test_a_token_becomes_invalid_with_its_session_and_its_user(
     client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User
 ) -> None:
     ended, expired, blocked = [await _token(client) for _ in range(3)]
@@ -118,10 +120,10 @@ async def test_a_token_ends_with_its_session_and_its_user(
     assert (await client.post("/login", json=ADA)).status_code == 401
 
 
-async def test_an_ended_sessions_token_does_not_open_the_next_session(
+async def test_the_token_of_an_ended_session_is_invalid_for_the_next_session(
     client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User
 ) -> None:
-    """SQLite gives the new row the id of the one that was deleted."""
+    """SQLite reuses the id of the deleted row."""
     token = await _token(client)
     async with session_scope() as db:
         old = (await db.scalars(select(Session))).one()
@@ -131,18 +133,18 @@ async def test_an_ended_sessions_token_does_not_open_the_next_session(
     assert await _status(who, token) == 401
 
 
-async def test_logins_in_parallel_work(client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User) -> None:
+async def test_concurrent_logins_work(client: httpx.AsyncClient, who: httpx.AsyncClient, ada: User) -> None:
     tokens = await asyncio.gather(*(_token(client) for _ in range(8)))
     assert len(set(tokens)) == 8
     assert await asyncio.gather(*(_status(who, token) for token in tokens)) == [200] * 8
 
 
-async def test_wrong_logins_look_the_same(client: httpx.AsyncClient, ada: User) -> None:
-    answers = [
+async def test_failed_logins_have_the_same_response(client: httpx.AsyncClient, ada: User) -> None:
+    responses = [
         await client.post("/login", json={**ADA, **change})
         for change in ({"password": "wrong horse battery"}, {"email": "nobody@example.com"})
     ]
-    assert [(answer.status_code, answer.text) for answer in answers] == [(401, answers[0].text)] * 2
+    assert [(response.status_code, response.text) for response in responses] == [(401, responses[0].text)] * 2
 
 
 async def test_an_unknown_address_takes_as_long_as_a_wrong_password(client: httpx.AsyncClient, ada: User) -> None:
@@ -153,7 +155,7 @@ async def test_an_unknown_address_takes_as_long_as_a_wrong_password(client: http
 
     pairs = [(await seconds(ADA["email"]), await seconds("nobody@example.com")) for _ in range(4)]
     known, unknown = (median(times) for times in zip(*pairs, strict=True))
-    # Without hashing it is a hundredth.
+    # Without hashing it would be a hundredth.
     assert unknown > known / 3
 
 
@@ -170,10 +172,10 @@ async def test_a_weak_hash_is_replaced_at_login(client: httpx.AsyncClient, ada: 
 
 
 @pytest.mark.parametrize("change", ["password", "weak", "blocked"])
-async def test_a_login_under_way_does_not_outlast_the_password(
+async def test_a_login_fails_if_the_password_changes_meanwhile(
     client: httpx.AsyncClient, ada: User, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever had the old password could otherwise keep a login that the change should have ended."""
+    """Otherwise somebody with the old password could keep a login that the change should end."""
     changed = {"is_active": False} if change == "blocked" else {"password_hash": await hash_password("staple battery")}
     if change == "weak":
         monkeypatch.setattr(accounts, "needs_rehash", lambda _: True)
@@ -193,27 +195,27 @@ async def test_a_login_under_way_does_not_outlast_the_password(
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "ADA@example.com"])
-async def test_the_address_is_no_password(client: httpx.AsyncClient, email: str) -> None:
-    answer = await client.post("/register", json={"email": "Ada@Example.com", "password": email})
-    assert answer.status_code == 422
-    assert "must not be the address" in answer.text
+async def test_the_address_is_rejected_as_password(client: httpx.AsyncClient, email: str) -> None:
+    response = await client.post("/register", json={"email": "Ada@Example.com", "password": email})
+    assert response.status_code == 422
+    assert "must not be the e-mail address" in response.text
 
 
 @pytest.mark.parametrize("email", ["ädä@example.com", f"ada@{'.'.join(['ü' * 40] * 6)}.com"])
-async def test_an_address_that_gets_no_mail_is_refused(client: httpx.AsyncClient, email: str) -> None:
-    answer = await client.post("/register", json={**ADA, "email": email})
-    assert answer.status_code == 422
-    (problem,) = answer.json()["detail"]
+async def test_an_address_that_mail_servers_reject_is_rejected(client: httpx.AsyncClient, email: str) -> None:
+    response = await client.post("/register", json={**ADA, "email": email})
+    assert response.status_code == 422
+    (problem,) = response.json()["detail"]
     assert (problem["loc"], "must have" in problem["msg"] or "too long" in problem["msg"]) == (["body", "email"], True)
 
 
-async def test_an_account_of_an_earlier_release_without_mail_still_logs_in(
+async def test_an_account_of_an_earlier_release_with_such_an_address_can_log_in(
     client: httpx.AsyncClient, ada: User
 ) -> None:
     async with session_scope() as db:
         await db.execute(update(User).values(email="ädä@example.com"))
-    answer = await client.post("/login", json={**ADA, "email": "ädä@example.com"})
-    assert answer.status_code == 200, answer.text
+    response = await client.post("/login", json={**ADA, "email": "ädä@example.com"})
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize(

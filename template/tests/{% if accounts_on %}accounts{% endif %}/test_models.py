@@ -1,4 +1,4 @@
-"""The tables of accounts, on the real database."""
+"""The tables of accounts in the tests' database."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ async def _add_user(**values: object) -> int:
         return user.id
 
 
-async def test_moments_come_back_in_utc_to_the_microsecond() -> None:
+async def test_datetimes_are_read_in_utc_with_microseconds() -> None:
     moment = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
     user_id = await _add_user(last_activity=moment)
     async with session_scope() as db:
@@ -38,8 +38,8 @@ async def test_an_address_has_one_account() -> None:
 
 
 @pytest.mark.parametrize("other", ["ad\u00e1@example.com", "ada@ex\u00e1mple.com", "\u0101da@example.com"])
-async def test_addresses_that_differ_by_an_accent_are_two(other: str) -> None:
-    """MySQL would mail the code for one account to whoever reads the other address."""
+async def test_addresses_that_differ_in_an_accent_are_different(other: str) -> None:
+    """With MySQL's default collation, the code for one account would be mailed to the other address."""
     user_id = await _add_user()
     async with session_scope() as db:
         assert await find_user(db, other) is None
@@ -50,7 +50,7 @@ async def test_addresses_that_differ_by_an_accent_are_two(other: str) -> None:
     assert [user.id for user in found if user] == [user_id, added.id]
 
 
-async def test_a_users_sessions_go_with_the_user() -> None:
+async def test_deleting_a_user_deletes_the_sessions() -> None:
     user_id = await _add_user()
     async with session_scope() as db:
         db.add(Session(user_id=user_id, token_hash="a" * 64, expires_at=datetime.now(UTC)))
@@ -59,7 +59,7 @@ async def test_a_users_sessions_go_with_the_user() -> None:
         assert await db.scalar(select(func.count()).select_from(Session)) == 0
 
 
-async def test_a_session_needs_its_user() -> None:
+async def test_a_session_needs_an_existing_user() -> None:
     with pytest.raises(IntegrityError):
         async with session_scope() as db:
             db.add(Session(user_id=12345, token_hash="b" * 64, expires_at=datetime.now(UTC)))

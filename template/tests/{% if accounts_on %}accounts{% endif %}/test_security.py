@@ -1,4 +1,4 @@
-"""Passwords."""
+"""Password hashing."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ from tests import ROOT
 PASSWORD = "correct horse battery"
 
 
-async def test_a_hash_fits_its_password_only() -> None:
+async def test_a_hash_matches_only_its_password() -> None:
     hashed = await hash_password(PASSWORD)
     assert hashed.startswith("$argon2id$")
     assert await hash_password(PASSWORD) != hashed
@@ -32,7 +32,7 @@ async def test_a_hash_fits_its_password_only() -> None:
     assert needs_rehash("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$" + "A" * 43)
 
 
-async def test_hashing_does_not_stop_the_event_loop() -> None:
+async def test_hashing_does_not_block_the_event_loop() -> None:
     hashing = asyncio.gather(*(hash_password(PASSWORD) for _ in range(4)))
     loop = asyncio.get_running_loop()
     longest = 0.0
@@ -45,10 +45,10 @@ async def test_hashing_does_not_stop_the_event_loop() -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_more_logins_than_can_be_hashed_are_answered_503(
+async def test_too_many_concurrent_logins_get_503(
     client: httpx.AsyncClient, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every use of Argon2 goes through the same threads, so that none takes 64 MiB beyond their number."""
+    """All uses of Argon2 share the same threads, so that their number limits the memory: 64 MiB each."""
     if known:
         async with session_scope() as db:
             await create_user(db, "ada@example.com", SecretStr(PASSWORD))
@@ -68,21 +68,21 @@ async def test_more_logins_than_can_be_hashed_are_answered_503(
     monkeypatch.setattr(security, "_verify", hashes_slowly)
     monkeypatch.setattr(security, "_threads", BoundedThreads("test", 2, max_waiting=3, max_wait=5))
     login = {"email": "ada@example.com", "password": PASSWORD}
-    answers = await asyncio.gather(*(client.post("/login", json=login) for _ in range(12)))
-    refused = [answer for answer in answers if answer.status_code == 503]
-    assert sorted(answer.status_code for answer in answers) == [401] * 5 + [503] * 7
-    assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
+    responses = await asyncio.gather(*(client.post("/login", json=login) for _ in range(12)))
+    refused = [response for response in responses if response.status_code == 503]
+    assert sorted(response.status_code for response in responses) == [401] * 5 + [503] * 7
+    assert {response.headers["Retry-After"] for response in refused} == {"5"}
     assert most == 2
 
 
-def test_argon2_is_used_in_these_threads_only() -> None:
-    """Whoever hashes elsewhere has the API killed when many log in at once."""
+def test_only_the_password_threads_use_argon2() -> None:
+    """Hashing elsewhere could use too much memory when many users log in at the same time."""
     found = [file for file in (ROOT / "app").rglob("*.py") if "argon2" in file.read_text(encoding="utf-8")]
     assert [file.name for file in found] == ["security.py"]
     assert security._threads._threads == password_settings.hash_concurrency
 
 
-async def test_parallel_registrations_make_one_account() -> None:
+async def test_concurrent_registrations_create_one_account() -> None:
     async def register() -> str:
         async with session_scope() as db:
             try:
@@ -97,6 +97,6 @@ async def test_parallel_registrations_make_one_account() -> None:
     assert sorted(results) == ["made", "taken", "taken", "taken"]
 
 
-def test_a_request_does_not_show_its_password() -> None:
+def test_the_text_of_a_request_hides_its_password() -> None:
     request = RegisterRequest(email="ada@example.com", password=SecretStr(PASSWORD))
     assert PASSWORD not in repr(request) + str(request.model_dump())

@@ -1,4 +1,4 @@
-"""Backups of the tests' own database, restored into another one."""
+"""Back up the tests' database and restore it into another one."""
 
 import asyncio
 import gzip
@@ -52,7 +52,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def run_on(url: URL, function: Any, **options: Any) -> Any:
-    """Return what a function of a synchronous connection returns, on a connection of its own."""
+    """Call a function with a new synchronous connection and return its result."""
 
     async def run() -> Any:
         engine = create_async_engine(url, poolclass=NullPool, **options)
@@ -85,13 +85,13 @@ def content_of(url: URL) -> dict[str, list[Any]]:
 
 @pytest.fixture
 def filled() -> Iterator[dict[str, list[Any]]]:
-    """Fill a table of the tests' database and give the content of all of them."""
+    """Fill a table of the tests' database; yield the content of all tables."""
 
     def fill(connection: Any) -> None:
         for row in ROWS:
             values = dict(row)
             if SOURCE.get_backend_name() in {"mysql", "mariadb"}:
-                # aiomysql cannot pass bytes together with a PyMySQL of today.
+                # aiomysql cannot pass bytes with recent versions of PyMySQL.
                 values["content"] = literal_column(f"X'{row['content'].hex()}'")
             connection.execute(THINGS.insert().values(**values))
 
@@ -105,7 +105,7 @@ def filled() -> Iterator[dict[str, list[Any]]]:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[URL]:
-    """Give an empty database on the same server."""
+    """Yield an empty database on the same server."""
     if SOURCE.get_backend_name() == "sqlite":
         yield SOURCE.set(database=str(tmp_path / "empty.db"))
         return
@@ -117,33 +117,33 @@ def empty(tmp_path: Path) -> Iterator[URL]:
 
 @pytest.fixture(autouse=True)
 def clean_storage() -> Iterator[None]:
-    """Delete the backups."""
+    """Delete all backups after the test."""
     yield
     for chunk in obstore.list(store(), "backups"):
         obstore.delete(store(), [meta["path"] for meta in chunk])
 
 
 def create() -> str:
-    """Make a backup of the tests' database and return its name."""
+    """Back up the tests' database and return the backup's name."""
     return asyncio.run(create_backup(SOURCE)).name
 
 
 def stored() -> set[str]:
-    """Return the names of all that is stored."""
+    """Return the names of all stored files."""
     return {meta["path"].removeprefix("backups/") for meta in obstore.list(store(), "backups").collect()}
 
 
-def test_a_backup_restores_into_an_empty_database(filled: dict[str, list[Any]], empty: URL) -> None:
+def test_a_backup_can_be_restored_into_an_empty_database(filled: dict[str, list[Any]], empty: URL) -> None:
     name = create()
     asyncio.run(restore_backup(name, empty))
     restored = content_of(empty)
     assert restored == filled
     assert len(restored[THINGS.name]) == len(ROWS)
     if "users" in Base.metadata.tables:
-        assert restored["alembic_version"], "the next upgrade must know where it is"
+        assert restored["alembic_version"], "the next upgrade needs the current revision"
 
 
-def test_a_backup_is_named_compressed_and_has_a_checksum_that_sha256sum_reads(filled: dict[str, list[Any]]) -> None:
+def test_a_backup_is_compressed_and_has_a_checksum_for_sha256sum(filled: dict[str, list[Any]]) -> None:
     name = create()
     assert name.startswith(f"{Path(SOURCE.database or '').stem}_20")
     assert name.endswith(f"Z.{DUMPER.SUFFIX}.gz")
@@ -156,7 +156,7 @@ def test_a_backup_is_named_compressed_and_has_a_checksum_that_sha256sum_reads(fi
     assert (listed.name, listed.size) == (name, len(content))
 
 
-def test_a_database_that_is_not_empty_is_left_alone(filled: dict[str, list[Any]], empty: URL) -> None:
+def test_a_backup_is_not_restored_into_a_database_that_is_not_empty(filled: dict[str, list[Any]], empty: URL) -> None:
     execute("CREATE TABLE mine (id INTEGER PRIMARY KEY)", empty)
     execute("INSERT INTO mine VALUES (7)", empty)
     name = create()
@@ -189,11 +189,11 @@ def test_a_damaged_backup_is_not_restored(damage: str, filled: dict[str, list[An
     assert content_of(empty) == {}
 
 
-def test_what_was_broken_off_is_no_backup(filled: dict[str, list[Any]], empty: URL) -> None:
+def test_an_incomplete_backup_is_not_listed_or_restored(filled: dict[str, list[Any]], empty: URL) -> None:
     name = create()
     obstore.delete(store(), f"backups/{name}.sha256")
     assert asyncio.run(list_backups()) == []
-    # A checksum that is there and empty is damage, not an error of this code.
+    # An empty checksum means that the backup is damaged.
     broken = create()
     obstore.put(store(), f"backups/{broken}.sha256", b"")
     with pytest.raises(BackupFailed, match="is damaged"):
@@ -203,22 +203,22 @@ def test_what_was_broken_off_is_no_backup(filled: dict[str, list[Any]], empty: U
             asyncio.run(restore_backup(wanted, empty))
 
 
-def test_a_restore_that_is_broken_off_changes_nothing(filled: dict[str, list[Any]], empty: URL) -> None:
+def test_an_interrupted_restore_changes_nothing(filled: dict[str, list[Any]], empty: URL) -> None:
     if SOURCE.get_backend_name() in {"mysql", "mariadb"}:
-        pytest.skip("MySQL's statements about tables are no part of a transaction")
+        pytest.skip("MySQL commits at each DDL statement")
     execute("CREATE TABLE mine (id INTEGER PRIMARY KEY)", empty)
     content = gzip.decompress(bytes(obstore.get(store(), f"backups/{create()}").bytes()))
 
     async def broken() -> AsyncIterator[bytes]:
         yield content[: len(content) // 2]
-        raise ConnectionResetError("the storage is gone")
+        raise ConnectionResetError("the storage is unreachable")
 
-    with pytest.raises(ConnectionResetError, match="the storage is gone"):
+    with pytest.raises(ConnectionResetError, match="the storage is unreachable"):
         asyncio.run(DUMPER.load(empty, broken(), replace=True))
     assert content_of(empty) == {"mine": []}
 
 
-def test_two_at_once_are_two(filled: dict[str, list[Any]], empty: URL) -> None:
+def test_two_concurrent_backups_have_different_names(filled: dict[str, list[Any]], empty: URL) -> None:
     async def both() -> set[str]:
         made = await asyncio.gather(create_backup(SOURCE), create_backup(SOURCE))
         return {backup.name for backup in made}
@@ -240,7 +240,7 @@ def _put(database: str, days: float, *, complete: bool = True) -> str:
     return name
 
 
-def test_old_backups_are_deleted_but_for_the_newest_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_backups_are_deleted_except_the_newest_complete_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup_settings, "retention_days", 10)
     others = _put("other", 50), _put("app_test", 50)
     older, newest = _put("test", 40), _put("test", 20)
@@ -259,7 +259,7 @@ def _missing() -> URL:
     return SOURCE.set(database="missing_database")
 
 
-def test_a_database_that_is_not_there_is_a_reason_and_no_backup() -> None:
+def test_a_missing_database_is_reported_and_leaves_no_backup() -> None:
     with pytest.raises(BackupFailed, match=r"missing"):
         asyncio.run(create_backup(_missing()))
     assert stored() == set()
@@ -268,7 +268,7 @@ def test_a_database_that_is_not_there_is_a_reason_and_no_backup() -> None:
 def _command(*arguments: str, url: URL = SOURCE) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)}
     return subprocess.run(
-        [sys.executable, "-m", "app.features.backup.__main__", *arguments],
+        [sys.executable, "-m", "app.features.backup", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -292,18 +292,20 @@ def test_the_command_creates_lists_and_restores(filled: dict[str, list[Any]], em
     assert _command("restore", name, "--force", url=empty).returncode == 0
 
 
-def test_the_command_does_not_wait_for_the_shutdown_of_the_interpreter() -> None:
-    # A thread of obstore's that lets go of an object then would abort it, in one of three runs.
-    code = "import atexit, runpy, sys; atexit.register(print, 'shutdown'); sys.argv = ['app.features.backup.__main__', *sys.argv[1:]]; "
-    code += "runpy.run_module('app.features.backup.__main__', run_name='__main__')"
+def test_the_command_skips_the_shutdown_of_the_interpreter() -> None:
+    # A thread of obstore that still releases an object would abort the shutdown in one of three runs.
+    code = "import atexit, runpy, sys; atexit.register(print, 'shutdown'); "
+    code += "runpy.run_module('app.features.backup', run_name='__main__')"
     command = [sys.executable, "-c", code, "restore", "none"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("There is no backup 'none' in the storage: `list` shows")
+    assert done.stderr.startswith("There is no backup 'none' in the storage; `list` prints")
 
 
 @pytest.mark.parametrize("command", ["list", "create"])
-def test_a_storage_that_is_away_is_a_sentence(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_storage_is_reported_in_one_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("STORAGE_URL", str(tmp_path / "file" / "folder"))
     done = _command(command)
@@ -312,9 +314,11 @@ def test_a_storage_that_is_away_is_a_sentence(command: str, monkeypatch: pytest.
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_schedule_makes_one_every_night() -> None:
+def test_a_backup_is_scheduled_every_night() -> None:
     entry = celery_app.conf.beat_schedule["backup-daily"]
     assert entry["task"] == backup_database.name == "backup_database"
     assert entry["schedule"] == crontab(hour=3, minute=0)
-    assert 20 * 3600 <= entry["options"]["expires"] < 24 * 3600, "late is better than none, but only one at a time"
+    assert 20 * 3600 <= entry["options"]["expires"] < 24 * 3600, (
+        "a late backup is better than none, but only one at a time"
+    )
     assert celery_app.amqp.router.route({}, backup_database.name, task_type=backup_database)["queue"].name == "long"

@@ -26,4 +26,4 @@ def test_no_process_starts_without_a_broker_password(command: str, tmp_path: Pat
         assert process.process.wait(30) != 0
     finally:
         process.stop()
-    assert "CELERY_BROKER_URL names no password for redis.invalid" in process.text()
+    assert "CELERY_BROKER_URL has no password for redis.invalid" in process.text()

@@ -1,4 +1,4 @@
-"""The audit's points about the broker, the result store and the workers."""
+"""The audit checks of the broker, the result store and the workers."""
 
 import pytest
 
@@ -11,48 +11,48 @@ from app.worker import liveness
 
 
 async def services() -> dict[str, list[tuple[str, str]]]:
-    """Return states and texts by what they are about."""
+    """Return the states and texts of the findings by subject."""
     found: dict[str, list[tuple[str, str]]] = {}
     async for finding in audit.broker_findings():
         found.setdefault(finding.what, []).append((finding.state, finding.text))
     return found
 
 
-async def test_redis_must_keep_what_it_is_given() -> None:
+async def test_redis_must_not_lose_data() -> None:
     redis = cache.sync.client
     before = {name: str(redis.config_get(name)[name]) for name in ("maxmemory-policy", "appendonly")}
     try:
         redis.config_set("maxmemory-policy", "noeviction")
         redis.config_set("appendonly", "yes")
         lines = await services()
-        expected = [("ok", "answers"), ("ok", "keeps its data"), ("ok", "allows what is needed")]
+        expected = [("ok", "reachable"), ("ok", "keeps its data at a restart"), ("ok", "has all permissions")]
         assert lines["redis (broker)"] == lines["redis (results)"] == expected
         redis.config_set("maxmemory-policy", "allkeys-lru")
         assert "maxmemory-policy is allkeys-lru" in (await services())["redis (broker)"][1][1]
         redis.config_set("maxmemory-policy", "noeviction")
         redis.config_set("appendonly", "no")
         state, line = (await services())["redis (results)"][1]
-        assert (state, "append-only file is off" in line) == ("problem", True)
+        assert (state, "appendonly is off" in line) == ("problem", True)
     finally:
         for name, value in before.items():
             redis.config_set(name, value)
 
 
-async def test_cache_queues_and_results_want_a_database_each(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cache_queues_and_results_need_different_databases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await services())["redis databases"][0][0] == "ok"
     monkeypatch.setattr(redis_settings, "connection_url", celery_settings.broker_url)
     state, line = (await services())["redis databases"][0]
-    assert (state, line.partition(" name")[0]) == ("problem", "REDIS_CONNECTION_URL and CELERY_BROKER_URL")
+    assert (state, line.partition(" use")[0]) == ("problem", "REDIS_CONNECTION_URL and CELERY_BROKER_URL")
 
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
-async def test_a_part_of_the_system_must_have_been_heard_of(name: str) -> None:
+async def test_a_missing_heartbeat_is_a_problem(name: str) -> None:
     with celery_app.pool.acquire(block=True) as connection:
         client = connection.default_channel.client
         client.delete(f"alive:{name}")
         finding = await audit.liveness_finding(name)
-        assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Is it started?")
+        assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Check that it is running.")
         liveness.send_heartbeat(name, expires=30)
         finding = await audit.liveness_finding(name)
         client.delete(f"alive:{name}")
-    assert (finding.state, finding.text) == ("ok", "was heard of")
+    assert (finding.state, finding.text) == ("ok", "has a heartbeat")

@@ -1,4 +1,4 @@
-"""GET /task and POST /process, without a worker: what is known of a task stands in Redis."""
+"""GET /task and POST /process without a worker: the state of a task is in Redis."""
 
 import asyncio
 import json
@@ -24,22 +24,22 @@ pytestmark = pytest.mark.anyio
 async def _status(client: httpx.AsyncClient, state: str, value: Any) -> dict[str, Any]:
     task_id = secrets.token_hex(8)
     celery_app.backend.store_result(task_id, value, state)
-    answer = await client.get(f"/task/{task_id}")
-    assert answer.status_code == 200
-    shown: dict[str, Any] = answer.json()
+    response = await client.get(f"/task/{task_id}")
+    assert response.status_code == 200
+    shown: dict[str, Any] = response.json()
     assert (shown.pop("task_id"), shown.pop("status")) == (task_id, state)
     return shown
 
 
 @pytest.mark.parametrize("state", [states.FAILURE, states.RETRY, states.REVOKED])
-async def test_what_went_wrong_is_shown(client: httpx.AsyncClient, state: str) -> None:
+async def test_the_error_of_a_task_is_returned(client: httpx.AsyncClient, state: str) -> None:
     expected = {"result": None, "error": {"type": "ValueError", "message": "no such file"}}
     assert await _status(client, state, ValueError("no such file")) == expected
 
 
-async def test_a_result_and_a_start_are_shown(client: httpx.AsyncClient) -> None:
+async def test_a_result_is_returned_and_worker_details_are_not(client: httpx.AsyncClient) -> None:
     assert await _status(client, states.SUCCESS, {"rows": 3}) == {"result": {"rows": 3}, "error": None}
-    # What Celery notes about the worker is nobody's business.
+    # Celery's information about the worker is not public.
     assert await _status(client, states.STARTED, {"pid": 1, "hostname": "w"}) == {"result": None, "error": None}
 
 
@@ -58,14 +58,14 @@ async def test_a_result_and_a_start_are_shown(client: httpx.AsyncClient) -> None
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_every_result_is_shown_in_a_defined_form(client: httpx.AsyncClient, result: Any, shown: Any) -> None:
+async def test_every_result_is_converted_to_json(client: httpx.AsyncClient, result: Any, shown: Any) -> None:
     assert await _status(client, states.SUCCESS, result) == {"result": shown, "error": None}
     assert await _status(client, "PROGRESS", result) == {"result": shown, "error": None}
 
 
-async def test_an_error_that_cannot_be_encoded_is_shown(client: httpx.AsyncClient) -> None:
-    answer = await _status(client, states.FAILURE, ValueError("no \ud800"))
-    assert answer["error"] == {"type": "ValueError", "message": "no \\ud800"}
+async def test_an_error_with_invalid_unicode_is_returned(client: httpx.AsyncClient) -> None:
+    response = await _status(client, states.FAILURE, ValueError("no \ud800"))
+    assert response["error"] == {"type": "ValueError", "message": "no \\ud800"}
 
 
 async def test_a_result_of_another_program_keeps_its_state(client: httpx.AsyncClient) -> None:
@@ -73,22 +73,22 @@ async def test_a_result_of_another_program_keeps_its_state(client: httpx.AsyncCl
     backend.client.set(
         backend.get_key_for_task("foreign"), '{"status": "SUCCESS", "result": {"__type__": "x", "__value__": 1}}'
     )
-    answer = await client.get("/task/foreign")
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "SUCCESS"
-    assert answer.json()["error"]["type"] == "DecodeError"
+    response = await client.get("/task/foreign")
+    assert response.status_code == 200
+    assert response.json()["status"] == "SUCCESS"
+    assert response.json()["error"]["type"] == "DecodeError"
 
 
 class Unprintable(Exception):
-    """Shows what its code sets, and what is stored does not have."""
+    """Its text needs an attribute that the stored form does not have."""
 
     def __str__(self) -> str:
         return str(self.args[0].code)
 
 
-async def test_an_error_without_text_is_shown_by_its_arguments(client: httpx.AsyncClient) -> None:
-    answer = await _status(client, states.FAILURE, Unprintable("no such code"))
-    assert answer["error"] == {"type": "Unprintable", "message": "('no such code',)"}
+async def test_an_error_without_text_is_returned_with_its_arguments(client: httpx.AsyncClient) -> None:
+    response = await _status(client, states.FAILURE, Unprintable("no such code"))
+    assert response["error"] == {"type": "Unprintable", "message": "('no such code',)"}
 
 
 @pytest.mark.parametrize(
@@ -104,29 +104,29 @@ async def test_an_error_without_text_is_shown_by_its_arguments(client: httpx.Asy
     ],
     ids=["number", "depth", "no result", "no error", "no exception", "cut off", "no UTF-8"],
 )
-async def test_a_record_that_cannot_be_read_keeps_its_state(client: httpx.AsyncClient, record: Any) -> None:
+async def test_an_unreadable_record_keeps_its_state(client: httpx.AsyncClient, record: Any) -> None:
     backend: Any = celery_app.backend
     backend.client.set(backend.get_key_for_task("unreadable"), record)
-    answer = await client.get("/task/unreadable")
-    assert answer.status_code == 200
-    assert answer.json()["status"] in {states.SUCCESS, states.FAILURE}
-    assert answer.json()["error"]["type"] == "DecodeError"
+    response = await client.get("/task/unreadable")
+    assert response.status_code == 200
+    assert response.json()["status"] in {states.SUCCESS, states.FAILURE}
+    assert response.json()["error"]["type"] == "DecodeError"
 
 
 @pytest.mark.parametrize("record", ["", "hello", "[1]", "{}", b"\xff"])
-async def test_what_is_no_record_is_an_unknown_task(client: httpx.AsyncClient, record: Any) -> None:
+async def test_an_invalid_record_is_an_unknown_task(client: httpx.AsyncClient, record: Any) -> None:
     backend: Any = celery_app.backend
     backend.client.set(backend.get_key_for_task("unreadable"), record)
     assert (await client.get("/task/unreadable")).status_code == 404
 
 
-async def test_a_queued_task_is_pending_and_an_unknown_one_404(client: httpx.AsyncClient) -> None:
+async def test_a_queued_task_is_pending_and_an_unknown_task_returns_404(client: httpx.AsyncClient) -> None:
     task_id = process_task.delay({}).id
     assert (await client.get(f"/task/{task_id}")).json()["status"] == "PENDING"
     assert (await client.get(f"/task/{secrets.token_hex(8)}")).status_code == 404
 
 
-async def test_process_answers_in_time_and_never_stops_the_loop(
+async def test_process_responds_in_time_and_does_not_block_the_event_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(celery_settings, "process_wait", 1.5)
@@ -137,14 +137,14 @@ async def test_process_answers_in_time_and_never_stops_the_loop(
         start = time.perf_counter()
         await asyncio.sleep(0.005)
         longest = max(longest, time.perf_counter() - start)
-    answer = await posted
-    assert answer.status_code == 202
-    assert answer.json()["status"] == "processing"
-    assert (await client.get(f"/task/{answer.json()['task_id']}")).json()["status"] == "PENDING"
+    response = await posted
+    assert response.status_code == 202
+    assert response.json()["status"] == "processing"
+    assert (await client.get(f"/task/{response.json()['task_id']}")).json()["status"] == "PENDING"
     assert longest < 0.75
 
 
-async def test_process_tells_a_failure(client: httpx.AsyncClient) -> None:
+async def test_process_returns_the_error_of_a_failed_task(client: httpx.AsyncClient) -> None:
     with celery_app.connection_for_write() as connection:
         redis: Any = connection.default_channel.client
     redis.delete("high")
@@ -152,9 +152,9 @@ async def test_process_tells_a_failure(client: httpx.AsyncClient) -> None:
     _, queued = await asyncio.to_thread(redis.brpop, "high", 10)
     task_id = json.loads(queued)["headers"]["id"]
     celery_app.backend.store_result(task_id, ValueError("broken"), states.FAILURE)
-    answer = await posted
-    assert answer.status_code == 500
-    assert answer.json() == {
+    response = await posted
+    assert response.status_code == 500
+    assert response.json() == {
         "status": "failed",
         "task_id": task_id,
         "result": None,
@@ -163,14 +163,14 @@ async def test_process_tells_a_failure(client: httpx.AsyncClient) -> None:
 
 
 def test_celerys_timeout_is_not_the_builtin_one() -> None:
-    """Why docs/celery.md says which to catch around `.get(timeout=…)` in `def` code."""
+    """The reason why docs/celery.md says which exception to catch around `.get(timeout=…)` in `def` code."""
     with pytest.raises(CeleryTimeoutError) as caught:
         process_task.delay({}).get(timeout=0.1)
     assert not isinstance(caught.value, TimeoutError)
 
 
-def test_redis_hands_out_priority_0_first_and_9_last() -> None:
-    """Why docs/celery.md says to use queues instead of `priority=`."""
+def test_redis_delivers_priority_0_first_and_9_last() -> None:
+    """The reason why docs/celery.md recommends queues instead of `priority=`."""
     with celery_app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         channel.queue_purge("high")

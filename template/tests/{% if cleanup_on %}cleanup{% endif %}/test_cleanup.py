@@ -1,4 +1,4 @@
-"""Deleting what has expired."""
+"""Deletion of expired rows."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -34,7 +34,7 @@ async def _left() -> int:
 
 
 @pytest.mark.anyio
-async def test_what_has_expired_goes_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_rows_are_deleted_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.features.cleanup.service.BATCH", 10)
     await _add_sessions(*[timedelta(seconds=-1)] * 35, *[timedelta(minutes=1)] * 3)
     transactions = 0
@@ -51,11 +51,11 @@ async def test_what_has_expired_goes_in_batches(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.anyio
-async def test_a_login_that_is_refreshed_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_that_is_refreshed_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     await _add_sessions(timedelta(seconds=-1))
 
     async def refreshed_first(db: AsyncSession, statement: UpdateBase) -> int:
-        """Stand in for a request between the query and the deletion."""
+        """Simulate a request between the query and the deletion."""
         await db.execute(update(Session).values(expires_at=datetime.now(UTC) + timedelta(days=1)))
         return await matched_rows(db, statement)
 
@@ -64,15 +64,15 @@ async def test_a_login_that_is_refreshed_meanwhile_stays(monkeypatch: pytest.Mon
     assert await _left() == 1
 
 
-def test_the_task_covers_every_table_that_expires() -> None:
+def test_the_task_covers_every_table_with_expiring_rows() -> None:
     tables = {table.name for table in expiring_tables()}
     assert "sessions" in tables
     assert set(cleanup_old_sessions.apply().get()) == tables
     for table in expiring_tables():
-        assert table.c.expires_at.index, f"{table.name} would be read whole every hour"
+        assert table.c.expires_at.index, f"{table.name} would be scanned completely every hour"
 
 
-def test_it_is_scheduled_every_hour_and_expires_before_the_next() -> None:
+def test_the_cleanup_is_scheduled_every_hour_and_expires_before_the_next() -> None:
     entry = celery_app.conf.beat_schedule["cleanup-old-sessions"]
     assert entry["task"] == cleanup_old_sessions.name == "cleanup_old_sessions"
     assert entry["options"]["expires"] < entry["schedule"] == 3600

@@ -1,4 +1,4 @@
-"""CSV files: reading, processing, and going on after a crash."""
+"""CSV files: reading, processing, and resuming after a crash."""
 
 import asyncio
 import csv
@@ -46,11 +46,11 @@ MIXED = "\n".join(
 
 def rows_of(content: bytes, chunk: int = 7, start: Position | None = None) -> list[Row]:
     begin = start or Position()
-    pieces = (content[at : at + chunk] for at in range(begin.offset, len(content), chunk))
-    return list(CsvReader(pieces, begin).rows())
+    chunks = (content[at : at + chunk] for at in range(begin.offset, len(content), chunk))
+    return list(CsvReader(chunks, begin).rows())
 
 
-def test_rows_come_with_their_lines_and_what_is_wrong() -> None:
+def test_rows_have_line_numbers_and_problems() -> None:
     rows = rows_of(MIXED, 65_536)
     assert [(row.line, row.values[:2], row.problem) for row in rows] == [
         (1, ["name", "note"], None),
@@ -66,12 +66,12 @@ def test_rows_come_with_their_lines_and_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 50, 1000])
-def test_how_a_file_comes_in_pieces_makes_no_difference(chunk: int) -> None:
+def test_the_size_of_chunks_makes_no_difference(chunk: int) -> None:
     small = MIXED.replace(b"x" * MAX_LINE, b"x")
     assert rows_of(small, chunk) == rows_of(small, 10**6)
 
 
-def test_reading_goes_on_at_the_end_of_each_row() -> None:
+def test_reading_can_resume_at_the_end_of_each_row() -> None:
     rows = rows_of(MIXED, 65_536)
     for number, row in enumerate(rows):
         assert rows_of(MIXED, 65_536, row.end) == rows[number + 1 :]
@@ -80,13 +80,13 @@ def test_reading_goes_on_at_the_end_of_each_row() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"a\n\xff\xfe\nb", "it is not UTF-8"),
+        (b"a\n\xff\xfe\nb", "the row is not valid UTF-8"),
         (b'a\n"never closed\nb', "a quote is never closed"),
         (b'a\n"' + b"x\n" * 70_000 + b"b", "field larger than field limit (131072)"),
         (b'a\n"\n' + b'","\n' * (MAX_ROW // 4), f"the row is longer than {MAX_ROW} bytes"),
     ],
 )
-def test_a_damaged_row_is_told_and_does_not_end_the_file(content: bytes, problem: str) -> None:
+def test_an_invalid_row_is_reported_and_reading_continues(content: bytes, problem: str) -> None:
     rows = rows_of(content, 1000)
     assert [row.problem for row in rows if row.problem] == [problem]
     assert rows[1].line == 2
@@ -94,7 +94,7 @@ def test_a_damaged_row_is_told_and_does_not_end_the_file(content: bytes, problem
 
 @pytest.fixture(autouse=True)
 def files() -> Iterator[None]:
-    """Delete the files in the end."""
+    """Delete the files after the test."""
     yield
     for chunk in obstore.list(store()):
         obstore.delete(store(), [meta["path"] for meta in chunk])
@@ -116,8 +116,8 @@ def run(progress: Any = lambda _: None, job: str = JOB) -> dict[str, Any]:
     return process_csv("ada", "x.csv", job, progress)
 
 
-def test_bad_rows_are_put_aside_and_the_result_is_a_summary() -> None:
-    """The page that this replaces returned every row as the task's result."""
+def test_invalid_rows_are_written_separately_and_the_result_is_a_summary() -> None:
+    """The rows are not part of the task's result."""
     put(MIXED + b"\n , \n")
     assert run() == {
         "total_rows": 8,
@@ -127,19 +127,19 @@ def test_bad_rows_are_put_aside_and_the_result_is_a_summary() -> None:
         "rejected_filename": "x_rejected.csv",
     }
     assert get("x_processed.csv") == 'name,note\r\nada,one\r\neve,"two\nlines"\r\n\u00e4,\U0001f389\r\nzoe,last\r\n'
-    aside = list(csv.reader(io.StringIO(get("x_rejected.csv"))))
-    assert [row[:2] for row in aside] == [
+    rejected = list(csv.reader(io.StringIO(get("x_rejected.csv"))))
+    assert [row[:2] for row in rejected] == [
         ["line", "reason"],
         ["6", "3 columns instead of 2"],
         ["7", "',' expected after '\"'"],
         ["9", f"the line is longer than {MAX_LINE} bytes"],
         ["11", "the row is empty"],
     ]
-    assert aside[1][2] == "bob,three,more"
+    assert rejected[1][2] == "bob,three,more"
     assert work() == {f"{JOB}/result.json"}
 
 
-def test_a_file_without_bad_rows_leaves_no_old_rejected_file() -> None:
+def test_a_file_without_invalid_rows_deletes_an_old_rejected_file() -> None:
     put(b"a,b\n1\n")
     assert run()["rejected"] == 1
     put(b"a,b\n1,2\n")
@@ -153,20 +153,20 @@ def test_a_file_without_bad_rows_leaves_no_old_rejected_file() -> None:
     [
         (b"", "the file is empty"),
         (b"\n\n", "the file is empty"),
-        (b"a,a\n1,2", "each with a name of its own"),
-        (b"a,\n1,2", "each with a name of its own"),
+        (b"a,a\n1,2", "with unique names"),
+        (b"a,\n1,2", "with unique names"),
         (b",".join(b"c%d" % number for number in range(1001)), "1 to 1000 columns"),
-        (b"\xff\n", "the first line: it is not UTF-8"),
+        (b"\xff\n", "the header is invalid: the row is not valid UTF-8"),
     ],
 )
-def test_a_file_without_columns_is_refused(content: bytes, reason: str) -> None:
+def test_a_file_with_an_invalid_header_is_rejected(content: bytes, reason: str) -> None:
     put(content)
     with pytest.raises(InvalidCsv, match=reason):
         run()
     assert work() == set()
 
 
-def test_what_is_written_is_read_again_as_it_was() -> None:
+def test_written_values_are_read_unchanged() -> None:
     values = ["two\r\nlines", "an old\rMac's", 'a "quote"', ";\t,", "'=1+1"]
     line = io.StringIO()
     csv.writer(line, quoting=csv.QUOTE_ALL).writerow(values)
@@ -189,7 +189,7 @@ def test_what_is_written_is_read_again_as_it_was() -> None:
         ),
     ],
 )
-def test_a_spreadsheet_runs_no_cell_and_numbers_stay_numbers(cell: str, written: str) -> None:
+def test_formulas_are_escaped_and_numbers_are_not(cell: str, written: str) -> None:
     line = io.StringIO()
     csv.writer(line).writerow(["x", cell])
     put(b"a,=b\n" + line.getvalue().encode() + b"=too,many,columns\n")
@@ -199,19 +199,19 @@ def test_a_spreadsheet_runs_no_cell_and_numbers_stay_numbers(cell: str, written:
 
 
 @pytest.mark.parametrize("cell", ["\t=1", "\r=1", "\t"])
-def test_what_a_spreadsheet_skips_before_a_formula_is_disarmed_too(cell: str) -> None:
+def test_formulas_after_whitespace_are_escaped(cell: str) -> None:
     assert escape_formula(cell) == f"'{cell}"
 
 
-def test_a_name_too_long_for_its_results_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_too_long_for_the_results_is_rejected_before_processing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_job, "process_row", None)
     name = f"{'x' * 120}.csv"
     put(b"a\n1\n", name)
-    with pytest.raises(ValueError, match="is no name"):
+    with pytest.raises(ValueError, match="is not a valid file name"):
         process_csv("ada", name, JOB, lambda _: None)
 
 
-def test_a_part_is_bounded_also_where_reasons_make_rows_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_part_includes_the_reasons_of_rejected_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_job, "BATCH", 2000)
     sizes: list[int] = []
     put_object = obstore.put
@@ -226,15 +226,15 @@ def test_a_part_is_bounded_also_where_reasons_make_rows_longer(monkeypatch: pyte
     assert max(sizes) < 2100
 
 
-def test_a_missing_file_is_refused_and_names_are_confined() -> None:
-    with pytest.raises(InvalidCsv, match=r"there is no file x\.csv"):
+def test_missing_files_and_path_traversal_are_rejected() -> None:
+    with pytest.raises(InvalidCsv, match=r"the file x\.csv does not exist"):
         run()
     for folder, name in (("../files/ada", "x.csv"), ("ada", "../x.csv"), ("ada", "/etc/passwd")):
-        with pytest.raises(ValueError, match="is no name"):
+        with pytest.raises(ValueError, match="is not a valid file name"):
             process_csv(folder, name, JOB, lambda _: None)
 
 
-def test_only_a_header_is_a_file_without_rows() -> None:
+def test_a_file_with_only_a_header_has_no_rows() -> None:
     put(b"a,b")
     assert run()["total_rows"] == 0
     assert get("x_processed.csv") == "a,b\r\n"
@@ -244,10 +244,10 @@ NUMBERS = b"number,note\n" + b"".join(b'%d,"a\nb"\n' % number if number % 50 els
 
 
 class Killed(BaseException):
-    """Stand in for a signal: nothing after it runs."""
+    """Simulate a signal: no code after it runs."""
 
 
-def test_a_job_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_job_resumes_at_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_job, "BATCH", 2000)
     put(NUMBERS)
     expected = run(job="undisturbed")
@@ -256,10 +256,10 @@ def test_a_job_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> N
     for path in ("files/ada/x_processed.csv", "files/ada/x_rejected.csv", "work/csv/undisturbed/result.json"):
         obstore.delete(store(), path)
 
-    handed_over: list[str] = []
+    seen_rows: list[str] = []
 
     def counted(row: dict[str, str]) -> dict[str, str]:
-        handed_over.append(row["number"])
+        seen_rows.append(row["number"])
         return process_row(row)
 
     monkeypatch.setattr(csv_job, "process_row", counted)
@@ -284,19 +284,19 @@ def test_a_job_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch) -> N
     assert run(killed_in) == expected
     assert [get(name) for name in ("x_processed.csv", "x_rejected.csv")] == outputs
     assert seen == sorted(seen)
-    # Only the batch whose checkpoint was not written comes again.
-    assert len(handed_over) - len(set(handed_over)) <= 250
+    # Only the batch whose checkpoint was not written is processed again.
+    assert len(seen_rows) - len(set(seen_rows)) <= 250
     assert work() == {f"{JOB}/result.json"}
 
 
-def test_a_finished_job_that_is_delivered_again_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redelivering_a_finished_job_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     put(NUMBERS)
     done = run()
     monkeypatch.setattr(csv_job, "process_row", None)
     assert run() == done
 
 
-def test_a_job_that_is_handed_out_twice_ends_well_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_runs_twice_concurrently_succeeds_in_both_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_job, "BATCH", 2000)
     put(NUMBERS)
     expected = run(job="undisturbed")
@@ -314,7 +314,7 @@ def test_a_job_that_is_handed_out_twice_ends_well_in_both(monkeypatch: pytest.Mo
     assert run() == expected
 
 
-def test_a_file_that_was_replaced_is_read_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replaced_file_is_processed_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_job, "BATCH", 2000)
 
     def kill(_: dict[str, Any]) -> None:
@@ -329,7 +329,7 @@ def test_a_file_that_was_replaced_is_read_from_its_start(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", None])
-def test_a_file_that_is_replaced_while_it_is_read_is_refused(
+def test_a_file_that_is_replaced_during_processing_is_rejected(
     content: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_job, "BATCH", 2000)
@@ -347,7 +347,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_refused(
     assert work() == set()
 
 
-def test_what_old_jobs_left_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_old_jobs_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     put(b"a\n1\n")
     obstore.put(store(), "work/csv/old/checkpoint.json", b"{}")
     run()
@@ -378,15 +378,15 @@ obstore.put(store(), "files/ada/large.csv", content(), max_concurrency=2)
 start = time.perf_counter()
 result = process_csv("ada", "large.csv", "measure", lambda _: None)
 seconds = time.perf_counter() - start
-# Not getrusage's figure, which a child takes over from its parent.
+# Not from getrusage, whose value a child inherits from its parent.
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(json.dumps({**result, "kib": int(peak[1]), "seconds": seconds}))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the peak memory")
 def test_memory_does_not_grow_with_the_file() -> None:
-    """CSV_TEST_BYTES=1073741824 measures a whole gibibyte."""
+    """CSV_TEST_BYTES=1073741824 measures with a file of 1 GiB."""
     size = int(os.environ.get("CSV_TEST_BYTES", "67108864"))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(size)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -400,7 +400,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of an owner."""
+    """Yield a client of an owner."""
     app = create_app()
     app.dependency_overrides[owner.current_owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session:
@@ -408,10 +408,10 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.anyio
-async def test_requests_are_bounded(client: httpx.AsyncClient) -> None:
+async def test_invalid_requests_are_rejected(client: httpx.AsyncClient) -> None:
     long = f"{'x' * 118}.csv"
     for name in ("x.csv", long):
         await client.put(f"/files/{name}", content=b"a\n1\n")
     cases = (("x.csv", 202), ("y.csv", 404), ("../x.csv", 422), (long, 422), ("x" * 128, 422), ("日" * 90, 422))
-    answers = await asyncio.gather(*(client.post("/process-csv", json={"file": name}) for name, _ in cases))
-    assert [answer.status_code for answer in answers] == [status for _, status in cases]
+    responses = await asyncio.gather(*(client.post("/process-csv", json={"file": name}) for name, _ in cases))
+    assert [response.status_code for response in responses] == [status for _, status in cases]

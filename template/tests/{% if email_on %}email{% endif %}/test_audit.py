@@ -1,4 +1,4 @@
-"""The audit's points about mails."""
+"""The audit check of mails."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from app.features.email.config import email_settings
         ("smtp.firm.test", "we@firm.test", "ok"),
     ],
 )
-async def test_mails_need_a_server_and_a_sender(
+async def test_an_example_server_or_sender_is_a_problem(
     host: str, sender: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(email_settings, "host", host)

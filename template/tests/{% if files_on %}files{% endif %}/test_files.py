@@ -1,4 +1,4 @@
-"""Files over HTTP."""
+"""Routes of files."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def _client_of(name: str) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def clients() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Give clients of two owners."""
+    """Yield clients of two owners."""
     async with _client_of("ada") as ada, _client_of("bob") as bob:
         yield ada, bob
     for chunk in obstore.list(store(), "files"):
@@ -38,15 +38,15 @@ async def clients() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]
 Clients = tuple[httpx.AsyncClient, httpx.AsyncClient]
 
 
-async def _pieces(size: int) -> AsyncIterator[bytes]:
+async def _chunks(size: int) -> AsyncIterator[bytes]:
     for _ in range(size // 65536):
         yield b"x" * 65536
 
 
-async def test_a_file_goes_up_and_comes_down(clients: Clients) -> None:
+async def test_a_file_can_be_uploaded_and_downloaded(clients: Clients) -> None:
     ada, bob = clients
     size = 12 * 1024 * 1024
-    stored = await ada.put("/files/Gr%C3%BC%C3%9Fe.csv", content=_pieces(size))
+    stored = await ada.put("/files/Gr%C3%BC%C3%9Fe.csv", content=_chunks(size))
     assert (stored.status_code, stored.json()) == (201, {"name": "Grüße.csv", "size": size})
     found = await ada.get("/files/Gr%C3%BC%C3%9Fe.csv")
     assert found.content == b"x" * size
@@ -54,63 +54,64 @@ async def test_a_file_goes_up_and_comes_down(clients: Clients) -> None:
     assert found.headers["x-content-type-options"] == "nosniff"
     assert (await ada.get("/files")).json() == [{"name": "Grüße.csv", "size": size}]
     assert (await bob.get("/files")).json() == []
-    for answer in (await bob.get("/files/Gr%C3%BC%C3%9Fe.csv"), await bob.delete("/files/Gr%C3%BC%C3%9Fe.csv")):
-        assert answer.status_code == 404
+    for response in (await bob.get("/files/Gr%C3%BC%C3%9Fe.csv"), await bob.delete("/files/Gr%C3%BC%C3%9Fe.csv")):
+        assert response.status_code == 404
     assert (await ada.delete("/files/Gr%C3%BC%C3%9Fe.csv")).status_code == 204
     assert (await ada.get("/files")).json() == []
 
 
-async def test_an_empty_file_is_one(clients: Clients) -> None:
+async def test_an_empty_file_can_be_uploaded(clients: Clients) -> None:
     assert (await clients[0].put("/files/empty.txt")).json() == {"name": "empty.txt", "size": 0}
     assert (await clients[0].get("/files/empty.txt")).content == b""
 
 
 @pytest.mark.parametrize("name", ["..", ".env", "a%2Fb", "%2e%2e%2fx", "a%00b", "x" * 128, "日" * 127])
-async def test_other_names_are_refused(clients: Clients, name: str) -> None:
+async def test_invalid_names_are_rejected(clients: Clients, name: str) -> None:
     assert (await clients[0].put(f"/files/{name}", content=b"x")).status_code in {404, 405, 422}
     assert (await clients[0].get("/files")).json() == []
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_a_larger_file_is_refused_and_nothing_is_kept(
+async def test_a_file_above_the_limit_is_rejected_and_not_stored(
     announced: bool, monkeypatch: pytest.MonkeyPatch, clients: Clients
 ) -> None:
     monkeypatch.setattr(storage_settings, "max_upload_bytes", 2 * 65536)
     async with _client_of("ada") as client:
-        content = b"x" * (3 * 65536) if announced else _pieces(3 * 65536)
-        answer = await client.put("/files/a.csv", content=content)
-        assert (answer.status_code, answer.json()) == (413, {"detail": "The request body is larger than 131072 bytes."})
+        content = b"x" * (3 * 65536) if announced else _chunks(3 * 65536)
+        response = await client.put("/files/a.csv", content=content)
+        assert (response.status_code, response.json()) == (
+            413,
+            {"detail": "The request body is larger than 131072 bytes."},
+        )
         assert (await client.get("/files")).json() == []
 
 
-async def test_the_files_of_an_owner_are_bounded_together(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_quota_applies_to_all_files_of_an_owner(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_settings, "max_bytes_per_owner", 3 * 65536)
     ada, bob = clients
-    assert (await ada.put("/files/a", content=_pieces(2 * 65536))).status_code == 201
-    for content in (b"x" * (2 * 65536), _pieces(2 * 65536)):
+    assert (await ada.put("/files/a", content=_chunks(2 * 65536))).status_code == 201
+    for content in (b"x" * (2 * 65536), _chunks(2 * 65536)):
         refused = await ada.put("/files/b", content=content)
         assert refused.status_code == 413
-        assert refused.json() == {"detail": "Your files may take 196608 bytes together: delete some first."}
-    assert (await bob.put("/files/b", content=_pieces(3 * 65536))).status_code == 201, "another's are another's"
-    assert (await ada.put("/files/a", content=_pieces(3 * 65536))).status_code == 201, "it replaces the file"
+        assert refused.json() == {"detail": "Your files exceed the quota of 196608 bytes; delete some files first."}
+    assert (await bob.put("/files/b", content=_chunks(3 * 65536))).status_code == 201, "the quota is per owner"
+    assert (await ada.put("/files/a", content=_chunks(3 * 65536))).status_code == 201, "it replaces the file"
     assert (await ada.get("/files")).json() == [{"name": "a", "size": 3 * 65536}]
     await ada.delete("/files/a")
     assert (await ada.put("/files/b", content=b"x")).status_code == 201
 
 
-async def test_uploads_of_an_owner_at_the_same_time_are_bounded_together(
-    clients: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_quota_applies_to_concurrent_uploads(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_settings, "max_bytes_per_owner", 5 * 65536)
-    answers = await asyncio.gather(*(clients[0].put(f"/files/{n}", content=_pieces(2 * 65536)) for n in range(8)))
+    responses = await asyncio.gather(*(clients[0].put(f"/files/{n}", content=_chunks(2 * 65536)) for n in range(8)))
     stored = (await clients[0].get("/files")).json()
-    assert len(stored) == sum(answer.status_code == 201 for answer in answers)
+    assert len(stored) == sum(response.status_code == 201 for response in responses)
     assert sum(file["size"] for file in stored) <= 5 * 65536
-    assert {answer.status_code for answer in answers} <= {201, 413}
+    assert {response.status_code for response in responses} <= {201, 413}
     assert file_space._arriving == {}
 
 
-async def test_an_owner_whose_space_is_used_up_queues_nothing_that_writes_files(
+async def test_an_owner_without_quota_cannot_queue_tasks_that_write_files(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, _ = clients
@@ -129,8 +130,8 @@ async def test_an_owner_whose_space_is_used_up_queues_nothing_that_writes_files(
         assert (await ada.post(path, json=requests[path])).status_code == 202, path
 
 
-async def test_uploads_at_the_same_time_are_bounded(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has memory of its own, so that many would have the process killed."""
+async def test_the_number_of_concurrent_uploads_is_limited(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each upload needs memory, so that too many could get the process killed."""
     monkeypatch.setattr(files, "MAX_UPLOADS", 2)
     ada, _ = clients
     begun, more = asyncio.Semaphore(0), asyncio.Event()
@@ -151,7 +152,7 @@ async def test_uploads_at_the_same_time_are_bounded(clients: Clients, monkeypatc
     assert (await ada.put("/files/third", content=b"z")).status_code == 201
 
 
-async def test_an_upload_that_is_broken_off_leaves_the_file_that_was_there(clients: Clients) -> None:
+async def test_an_interrupted_upload_does_not_change_the_existing_file(clients: Clients) -> None:
     ada, _ = clients
     await ada.put("/files/a.csv", content=b"old")
     app = create_app()
@@ -175,9 +176,12 @@ async def test_an_upload_that_is_broken_off_leaves_the_file_that_was_there(clien
     assert (await ada.get("/files")).json() == [{"name": "a.csv", "size": 3}]
 
 
-async def test_a_storage_that_fails_is_503(clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "files").write_text("no folder")
+async def test_a_storage_error_returns_503(clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "files").write_text("not a folder")
     monkeypatch.setattr("app.features.files.routes.store", lambda: LocalStore(tmp_path))
     for method in ("GET", "PUT"):
-        answer = await clients[0].request(method, "/files/a.csv")
-        assert (answer.status_code, answer.json()) == (503, {"detail": "The storage does not answer."})
+        response = await clients[0].request(method, "/files/a.csv")
+        assert (response.status_code, response.json()) == (
+            503,
+            {"detail": "The storage is unavailable; try again later."},
+        )

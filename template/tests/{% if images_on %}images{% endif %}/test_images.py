@@ -1,4 +1,4 @@
-"""Thumbnails, of real images and of what pretends to be some."""
+"""Thumbnails of valid, invalid and dangerous images."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ from app.tasks.image_task import resize_image
 
 
 def picture(width: int, height: int, image_format: str = "JPEG", mode: str = "RGB", **options: Any) -> bytes:
-    """Return an image whose left half is red, if it has colours."""
+    """Return an image; if it is RGB, its left half is red."""
     image = Image.new(mode, (width, height))
     if mode == "RGB":
         image.paste((255, 0, 0), (0, 0, width // 2, height))
@@ -37,7 +37,7 @@ def opened(content: bytes) -> Image.Image:
 
 @pytest.fixture
 def files() -> Iterator[None]:
-    """Delete the files in the end."""
+    """Delete the files after the test."""
     yield
     for chunk in obstore.list(store(), "files"):
         obstore.delete(store(), [meta["path"] for meta in chunk])
@@ -69,7 +69,7 @@ def test_other_modes_than_rgb_work(image_format: str, mode: str) -> None:
     assert opened(resize(picture(80, 40, image_format, mode), 20, 20)[0]).size == (20, 10)
 
 
-def test_sixteen_bits_of_grey_stay_what_they_are() -> None:
+def test_16_bit_grayscale_is_preserved() -> None:
     row = struct.pack("<80H", *[60_000] * 40, *[20_000] * 40)
     image = Image.frombytes("I;16", (80, 40), row * 40)
     written = io.BytesIO()
@@ -80,9 +80,9 @@ def test_sixteen_bits_of_grey_stay_what_they_are() -> None:
     assert small.getpixel((16, 5)) == 20_000
 
 
-def test_a_photo_stands_upright_and_tells_neither_place_nor_camera() -> None:
+def test_the_exif_orientation_is_applied_and_other_metadata_removed() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotate by 90 degrees
     exif[0x0110] = "Secret Camera"
     exif.get_ifd(0x8825)[1] = "N"
     content, width, height = resize(picture(800, 400, exif=exif.tobytes(), comment=b"secret comment"), 100, 100)
@@ -95,7 +95,7 @@ def test_a_photo_stands_upright_and_tells_neither_place_nor_camera() -> None:
 
 
 def _png(side: int, kind: int, size: int) -> bytes:
-    """Return a PNG that says it has `side` x `side` pixels of that kind; its rows are `size` zeros."""
+    """Return a PNG whose header claims `side` x `side` pixels of this color type; its data are `size` zeros."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -109,43 +109,43 @@ def _with_damaged_exif() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x0110] = "Camera"
-    # The text of the camera becomes the image's width.
+    # The tag of the camera's name becomes that of the image's width.
     return picture(80, 40, exif=exif.tobytes().replace(b"\x01\x10\x00\x02", b"\x01\x00\x00\x02"))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is no image"),
-        (b"just text", "is no image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no image"),
-        (picture(10, 10, "GIF"), "is no image"),
+        (b"", "is not an image"),
+        (b"just text", "is not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image"),
+        (picture(10, 10, "GIF"), "is not an image"),
         (picture(800, 800)[:2000], "is damaged"),
         (picture(800, 800, "PNG")[:-40], "is damaged"),
         (picture(800, 800, "WEBP")[:60], "is "),
         (_png(30_000, 0, 4_000_000), "pixels"),
         (_png(8, 3, 16), "is damaged: AssertionError"),
         (_with_damaged_exif(), "is damaged"),
-        (picture(4001, 4000, "PNG", "1"), "4001 x 4000 are more than 16000000 pixels, the most of a PNG"),
+        (picture(4001, 4000, "PNG", "1"), "4001 x 4000 pixels are too many; a PNG may have at most 16000000"),
         (picture(12_000, 8000, "PNG", "1"), "pixels"),
-        (picture(3401, 2500, "WEBP", "1", method=0), "more than 8500000 pixels, the most of a WEBP"),
-        (picture(8001, 6250, "JPEG", "L"), "more than 50000000 pixels, the most of a JPEG"),
+        (picture(3401, 2500, "WEBP", "1", method=0), "a WEBP may have at most 8500000"),
+        (picture(8001, 6250, "JPEG", "L"), "a JPEG may have at most 50000000"),
         (
             picture(4001, 4000, "JPEG", "L", progressive=True),
-            "more than 16000000 pixels, the most of a JPEG in several scans",
+            "a JPEG in several scans may have at most 16000000",
         ),
     ],
 )
-def test_what_is_no_good_image_is_refused_with_a_reason(content: bytes, reason: str) -> None:
+def test_an_invalid_image_is_rejected_with_a_reason(content: bytes, reason: str) -> None:
     with pytest.raises(InvalidImage, match=reason):
         resize(content, 100, 100)
 
 
-def test_a_large_jpeg_is_decoded_in_half_its_size_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_jpeg_is_decoded_at_half_its_size_or_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_DECODED", 80 * 40)
     photo = picture(160, 80)
     assert resize(photo, 80, 80)[1:] == (80, 40)
-    # Of one that lies, the sides are swapped.
+    # If the image is rotated, width and height are swapped.
     exif = Image.Exif()
     exif[0x0112] = 6
     assert resize(picture(160, 80, exif=exif.tobytes()), 40, 160)[1:] == (40, 80)
@@ -154,8 +154,8 @@ def test_a_large_jpeg_is_decoded_in_half_its_size_or_refused(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("image_format", images.FORMATS)
-def test_much_metadata_is_refused(image_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow keeps several copies of them."""
+def test_too_much_metadata_is_rejected(image_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow keeps several copies of the metadata."""
     monkeypatch.setattr(images, "MAX_METADATA", 20_000)
     exif = Image.Exif()
     exif[0x0110] = "c" * 10_000
@@ -165,7 +165,7 @@ def test_much_metadata_is_refused(image_format: str, monkeypatch: pytest.MonkeyP
         resize(picture(20, 10, image_format, exif=exif.tobytes()), 10, 10)
 
 
-def test_metadata_that_pillow_does_not_show_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_that_pillow_does_not_report_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_METADATA", 20_000)
     jpeg, png = picture(20, 10), picture(20, 10, "PNG")
     end = png.index(b"IEND") - 4
@@ -177,12 +177,12 @@ def test_metadata_that_pillow_does_not_show_are_refused(monkeypatch: pytest.Monk
 
 
 def _one_scan_each(content: bytes) -> bytes:
-    """Return a JPEG of three components in one scan as one whose first scan has one component only."""
+    """Change a JPEG with three components in one scan: its first scan has only one component."""
     start = content.index(b"\xff\xda")
     return content[:start] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + content[start + 14 :]
 
 
-def test_a_jpeg_that_is_in_memory_as_a_whole_has_a_smaller_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_with_several_scans_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(images.MAX_PIXELS, "JPEG in several scans", 100)
     for baseline in (
         picture(20, 10),
@@ -191,18 +191,18 @@ def test_a_jpeg_that_is_in_memory_as_a_whole_has_a_smaller_bound(monkeypatch: py
     ):
         assert resize(baseline, 10, 10)[1:] == (10, 5)
     for other in (picture(20, 10, progressive=True), _one_scan_each(picture(20, 10))):
-        with pytest.raises(InvalidImage, match="the most of a JPEG in several scans"):
+        with pytest.raises(InvalidImage, match="a JPEG in several scans may have at most"):
             resize(other, 10, 10)
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, -1), (4001, 10)])
-def test_sizes_out_of_bounds_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(InvalidImage, match="1 to 4000 pixels"):
+def test_sizes_out_of_range_are_rejected(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImage, match="must be 1 to 4000 pixels"):
         resize(picture(10, 10), *size)
 
 
-def test_each_size_is_a_file_of_its_own_and_the_source_stays(files: None) -> None:
-    """The page that this replaces wrote all thumbnails to one path."""
+def test_each_size_is_a_separate_file_and_the_source_is_kept(files: None) -> None:
+    """Thumbnails of different sizes must not overwrite each other."""
     source = picture(800, 400)
     obstore.put(store(), "files/ada/photo.v1.jpg", source)
     for _ in range(2):
@@ -216,25 +216,25 @@ def test_each_size_is_a_file_of_its_own_and_the_source_stays(files: None) -> Non
     assert bytes(obstore.get(store(), "files/ada/photo.v1.jpg").bytes()) == source
 
 
-def test_paths_are_confined(files: None) -> None:
+def test_path_traversal_is_rejected(files: None) -> None:
     obstore.put(store(), "files/eve/x.jpg", picture(10, 10))
     for name, folder in (("../eve/x.jpg", "ada"), ("x.jpg", "../files/eve"), ("/etc/passwd", "ada")):
-        with pytest.raises(ValueError, match="is no name"):
+        with pytest.raises(ValueError, match="is not a valid file name"):
             resize_image(name, 10, 10, folder)
 
 
-def test_a_large_or_missing_file_is_refused_unread(files: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_or_missing_file_is_rejected_before_reading(files: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.tasks.image_task.MAX_BYTES", 10)
     obstore.put(store(), "files/ada/x.jpg", picture(10, 10))
     with pytest.raises(InvalidImage, match="larger than 10 bytes"):
         resize_image("x.jpg", 10, 10, "ada")
-    with pytest.raises(InvalidImage, match="there is no file y"):
+    with pytest.raises(InvalidImage, match=r"the file y\.jpg does not exist"):
         resize_image("y.jpg", 10, 10, "ada")
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client of an owner."""
+    """Yield a client of an owner."""
     app = create_app()
     app.dependency_overrides[owner._owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session:
@@ -242,7 +242,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.anyio
-async def test_requests_are_bounded(client: httpx.AsyncClient, files: None) -> None:
+async def test_invalid_requests_are_rejected(client: httpx.AsyncClient, files: None) -> None:
     long = f"{'x' * 118}.jpg"
     for name in ("x.jpg", long):
         await client.put(f"/files/{name}", content=picture(10, 10))

@@ -1,4 +1,4 @@
-"""The manifests know the application's settings, and start what docker-compose.yml starts."""
+"""The manifests use only existing settings, and run the commands of docker-compose.yml."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from tests import ROOT
 
 KUBERNETES = ROOT / "kubernetes"
 
-# Service in docker-compose.yml, and workload in kubernetes/. Take a service out that runs on one of them alone.
+# Services in docker-compose.yml and their workloads in kubernetes/. Remove a service that only one of them has.
 SAME = {
     "api": "api",
     "celery_beat": "beat",
@@ -22,17 +22,17 @@ SAME = {
     "flower": "flower",
     "migrate": "migrate",
 }
-# Read by Flower itself.
+# Only Flower reads it.
 NOT_OURS = {"FLOWER_BASIC_AUTH"}
 
 
 def workloads() -> dict[str, dict[str, Any]]:
-    """Return the specification of the pods of each Deployment and Job, by its name."""
+    """Return the pod specification of each Deployment and Job, by name."""
     return {each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in objects("Deployment", "Job")}
 
 
 def objects(*kinds: str) -> list[dict[str, Any]]:
-    """Return the objects of these kinds in the base and its components."""
+    """Return the objects of these kinds in the base and in the components."""
     files = sorted(KUBERNETES.glob("[bk]*/*.yaml"))
     found = [each for file in files for each in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
     return [each for each in found if each["kind"] in kinds]
@@ -64,9 +64,7 @@ def test_no_secret_is_in_git() -> None:
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_the_application_starts_on_them_once_they_are_filled_in(
-    environment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_application_starts_only_without_placeholders(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {**variables("base/settings.env"), **variables("app.env.example"), "ENVIRONMENT": environment}
     for name in fields():
         monkeypatch.delenv(name, raising=False)
@@ -79,7 +77,7 @@ def test_the_application_starts_on_them_once_they_are_filled_in(
     require_safe_settings()
 
 
-def test_commands_are_those_of_compose() -> None:
+def test_commands_equal_those_of_compose() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     known = workloads()
     expected = {name: services[service]["command"] for service, name in SAME.items() if service in services}
@@ -88,7 +86,7 @@ def test_commands_are_those_of_compose() -> None:
     }
 
 
-def test_requests_have_time_to_end() -> None:
+def test_the_grace_period_covers_open_requests() -> None:
     pod = workloads()["api"]
     [container] = pod["containers"]
     command = container["args"]
@@ -97,7 +95,7 @@ def test_requests_have_time_to_end() -> None:
     assert pod["terminationGracePeriodSeconds"] > waits + before
 
 
-def test_services_reach_the_pods_that_they_name() -> None:
+def test_a_service_selects_existing_pods_and_ports() -> None:
     [service] = objects("Service")
     pods = [each for each in objects("Deployment") if each["metadata"]["name"] == "api"]
     labels = pods[0]["spec"]["template"]["metadata"]["labels"]

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server in a thread, which fails as it is told to."""
+"""A webhook receiver: a real HTTP server in a thread, whose responses a test sets."""
 
 import json
 import threading
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, str]]
+Response = tuple[int, dict[str, str]]
 
-TAKEN: Answer = (204, {})
+ACCEPTED: Response = (204, {})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was posted, and when."""
+    """A received request and its time."""
 
     headers: dict[str, str]
     body: bytes
@@ -30,34 +30,34 @@ class Request:
 
     @property
     def user_id(self) -> int:
-        """The user whom it is for."""
+        """The recipient's user id."""
         return int(json.loads(self.body)["user_id"])
 
 
 @dataclass
 class Receiver:
-    """Keeps each request and answers what `answer` returns for it; None hangs up without an answer."""
+    """Records requests and sends the response that `respond` returns; None closes the connection without one."""
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
-    taken: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
     connections: int = 0
-    answer: Callable[[Request], Answer | None] = lambda _: TAKEN
+    respond: Callable[[Request], Response | None] = lambda _: ACCEPTED
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def script(self, *answers: Answer | None) -> None:
-        """Give these answers one after the other, and take what comes then."""
-        rest = iter(answers)
-        self.answer = lambda _: next(rest, TAKEN)
+    def script(self, *responses: Response | None) -> None:
+        """Send these responses in order, then accept all further requests."""
+        rest = iter(responses)
+        self.respond = lambda _: next(rest, ACCEPTED)
 
-    def handle(self, request: Request) -> Answer | None:
-        """Note the request and return its answer."""
+    def handle(self, request: Request) -> Response | None:
+        """Record the request and return its response."""
         with self.lock:
             self.requests.append(request)
-            answer = self.answer(request)
-            if answer is not None and answer[0] < 300:
-                self.taken[request.key] += 1
-        return answer
+            response = self.respond(request)
+            if response is not None and response[0] < 300:
+                self.accepted[request.key] += 1
+        return response
 
 
 @contextmanager
@@ -75,17 +75,17 @@ def receiving() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = receiver.handle(Request(headers, body, time.monotonic()))
-            if answer is None:
+            response = receiver.handle(Request(headers, body, time.monotonic()))
+            if response is None:
                 self.close_connection = True
                 return
-            self.send_response(answer[0])
-            for name, value in answer[1].items():
+            self.send_response(response[0])
+            for name, value in response[1].items():
                 self.send_header(name, value)
-            if "Content-Length" in answer[1]:
-                # Promised, and never sent.
+            if "Content-Length" in response[1]:
+                # The body is announced but never sent.
                 self.close_connection = True
-            elif answer[0] != 204:
+            elif response[0] != 204:
                 self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -1,4 +1,4 @@
-"""Notifications, through a real HTTP server that fails in the ways that receivers do."""
+"""Notifications, sent to a real HTTP server with the typical failures of receivers."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ HELLO = Notification(id="greeting", user_id=7, title="Grüße", message="Hello")
 
 @pytest.fixture(autouse=True)
 def empty_records() -> Iterator[None]:
-    """Forget what was sent."""
+    """Delete the records of sent notifications after the test."""
     yield
     backend: Any = celery_app.backend
     for key in backend.client.scan_iter("notification*"):
@@ -49,7 +49,7 @@ def empty_records() -> Iterator[None]:
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """Run a receiver and send to it."""
+    """Run a receiver and set the settings to it."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with receiving() as running:
         for name, value in {"webhook_url": running.url, "webhook_secret": SecretStr(SECRET), "timeout": 0.5}.items():
@@ -64,7 +64,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Iterator[WebhookSender]:
-    """Give a sender to the receiver."""
+    """Yield a sender to the receiver."""
     sender = WebhookSender(receiver.url, SECRET, timeout=0.5)
     yield sender
     sender.close()
@@ -75,53 +75,53 @@ def _record(notification: Notification) -> Any:
     return backend.client.get(f"notification:{notification.key}")
 
 
-def test_what_is_posted_is_signed(receiver: Receiver, webhook: WebhookSender) -> None:
+def test_notifications_are_signed(receiver: Receiver, webhook: WebhookSender) -> None:
     webhook.send(HELLO)
     [request] = receiver.requests
     assert json.loads(request.body) == {"id": "greeting", "user_id": 7, "title": "Grüße", "message": "Hello"}
     assert request.headers["content-type"] == "application/json"
     assert request.key == "greeting-7"
     assert abs(int(request.headers["webhook-timestamp"]) - time.time()) < 30
-    # As the specification of Standard Webhooks says it: id.timestamp.payload.
+    # The signed content of Standard Webhooks: id.timestamp.payload.
     signed = b".".join([request.key.encode(), request.headers["webhook-timestamp"].encode(), request.body])
     expected = base64.b64encode(hmac.digest(SECRET.encode(), signed, hashlib.sha256)).decode()
     assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-def test_a_connection_serves_many_notifications(receiver: Receiver, webhook: WebhookSender) -> None:
+def test_the_connection_is_reused(receiver: Receiver, webhook: WebhookSender) -> None:
     for _ in range(5):
         webhook.send(HELLO)
     assert (len(receiver.requests), receiver.connections) == (5, 1)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
-def test_temporary_answers(receiver: Receiver, webhook: WebhookSender, status: int) -> None:
+def test_temporary_statuses_are_temporary_errors(receiver: Receiver, webhook: WebhookSender, status: int) -> None:
     receiver.script((status, {"Retry-After": "7"}))
-    with pytest.raises(TemporaryNotificationError, match=f"answered {status}") as caught:
+    with pytest.raises(TemporaryNotificationError, match=f"responded with {status}") as caught:
         webhook.send(HELLO)
     assert caught.value.retry_after == 7
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 404, 410, 422])
-def test_permanent_answers(receiver: Receiver, webhook: WebhookSender, status: int) -> None:
+def test_permanent_statuses_are_permanent_errors(receiver: Receiver, webhook: WebhookSender, status: int) -> None:
     receiver.script((status, {"Location": receiver.url}))
-    with pytest.raises(NotificationError, match=f"answered {status}"):
+    with pytest.raises(NotificationError, match=f"responded with {status}"):
         webhook.send(HELLO)
     assert len(receiver.requests) == 1, "a redirect is not followed"
 
 
-def test_no_answer_is_temporary(receiver: Receiver, webhook: WebhookSender) -> None:
+def test_no_response_is_a_temporary_error(receiver: Receiver, webhook: WebhookSender) -> None:
     receiver.script(None)
-    with pytest.raises(TemporaryNotificationError, match="did not answer"):
+    with pytest.raises(TemporaryNotificationError, match="did not respond"):
         webhook.send(HELLO)
     slow = threading.Event()
-    receiver.answer = lambda _: (slow.wait(5) and None) or None
+    receiver.respond = lambda _: (slow.wait(5) and None) or None
     with pytest.raises(TemporaryNotificationError, match="ReadTimeout"):
         webhook.send(HELLO)
     slow.set()
 
 
-def test_no_server_is_temporary() -> None:
+def test_an_unreachable_server_is_a_temporary_error() -> None:
     sender = WebhookSender("http://127.0.0.1:1/", SECRET, timeout=0.5)
     with pytest.raises(TemporaryNotificationError, match="ConnectError"):
         sender.send(HELLO)
@@ -136,7 +136,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert [seconds_until(text) for text in ("", "-5", "soon", "²", "Wed, 99 Oct")] == [0] * 5
 
 
-def test_the_pause_is_what_was_asked_for_and_a_growing_random_share() -> None:
+def test_the_pause_is_retry_after_plus_backoff_with_jitter() -> None:
     asked = TemporaryNotificationError("busy", 30)
     assert {30 <= notification_task._pause(asked, 0) <= 32 for _ in range(50)} == {True}
     assert notification_task._pause(TemporaryNotificationError("busy", 1e9), 20) <= 3600 + 600
@@ -151,16 +151,16 @@ def test_a_notification_is_sent_once(receiver: Receiver, webhook: WebhookSender)
     assert [request.key for request in receiver.requests] == ["greeting-7", "greeting-8", "another-7"]
 
 
-def test_an_answer_that_breaks_off_after_its_status_has_answered(receiver: Receiver, webhook: WebhookSender) -> None:
+def test_an_error_after_the_status_line_is_ignored(receiver: Receiver, webhook: WebhookSender) -> None:
     receiver.script((200, {"Content-Length": "10"}), (400, {"Content-Length": "10"}))
     assert send_once(HELLO, webhook)
     assert not send_once(HELLO, webhook)
     assert len(receiver.requests) == 1
-    with pytest.raises(NotificationError, match="answered 400"):
+    with pytest.raises(NotificationError, match="responded with 400"):
         webhook.send(HELLO)
 
 
-def test_two_at_once_send_once() -> None:
+def test_two_concurrent_attempts_send_once() -> None:
     began, go_on = threading.Event(), threading.Event()
     sent = []
 
@@ -173,7 +173,7 @@ def test_two_at_once_send_once() -> None:
     first = threading.Thread(target=send_once, args=(HELLO, Slow()))
     first.start()
     assert began.wait(10)
-    with pytest.raises(BeingSent, match="its claim ends in") as caught:
+    with pytest.raises(BeingSent, match="another process is sending") as caught:
         send_once(HELLO, Slow())
     assert 1 <= caught.value.retry_after <= delivery.CLAIMED
     go_on.set()
@@ -182,7 +182,7 @@ def test_two_at_once_send_once() -> None:
     assert sent == [HELLO]
 
 
-def test_what_failed_may_be_tried_again_at_once(receiver: Receiver, webhook: WebhookSender) -> None:
+def test_a_failed_attempt_can_be_retried_immediately(receiver: Receiver, webhook: WebhookSender) -> None:
     receiver.script((503, {}))
     with pytest.raises(TemporaryNotificationError):
         send_once(HELLO, webhook)
@@ -191,12 +191,12 @@ def test_what_failed_may_be_tried_again_at_once(receiver: Receiver, webhook: Web
     assert _record(HELLO) == b"sent"
 
 
-def test_somebody_elses_claim_is_not_given_back() -> None:
+def test_a_claim_of_another_process_is_not_released() -> None:
     backend: Any = celery_app.backend
 
     class Late:
         def send(self, notification: Notification) -> None:
-            # So long that the own claim ended and another process has its own now.
+            # The claim has expired meanwhile, and another process has its own.
             backend.client.set(f"notification:{notification.key}", "claimed:other")
             raise TemporaryNotificationError("too slow")
 
@@ -205,7 +205,7 @@ def test_somebody_elses_claim_is_not_given_back() -> None:
     assert _record(HELLO) == b"claimed:other"
 
 
-def test_what_was_sent_and_not_recorded_is_no_failure(
+def test_a_sent_notification_that_cannot_be_recorded_is_a_success(
     webhook: WebhookSender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = results_client()
@@ -215,13 +215,13 @@ def test_what_was_sent_and_not_recorded_is_no_failure(
         def set(self, *args: Any, **kwargs: Any) -> Any:
             calls.append(args)
             if args[1] == b"sent":
-                raise RedisError("gone")
+                raise RedisError("unreachable")
             return client.set(*args, **kwargs)
 
     monkeypatch.setattr(delivery, "results_client", Failing)
     assert send_once(HELLO, webhook)
     assert len(calls) == 2
-    assert str(_record(HELLO)).startswith("b'claimed:"), "the claim still holds off a redelivery"
+    assert str(_record(HELLO)).startswith("b'claimed:"), "the claim still prevents a second delivery"
 
 
 def test_a_task_that_is_retried_sends_once(receiver: Receiver) -> None:
@@ -235,14 +235,14 @@ def test_a_task_that_is_retried_sends_once(receiver: Receiver) -> None:
     assert len(receiver.requests) == 4
 
 
-def test_an_id_of_the_callers_own_joins_calls(receiver: Receiver) -> None:
+def test_calls_with_the_same_notification_id_send_once(receiver: Receiver) -> None:
     for status in ("sent", "already sent"):
         result = send_push_notification.apply(args=(7, "Shipped", "Order 42", "order-42:shipped"))
         assert result.get() == {"status": status, "user_id": 7}
     assert [request.key for request in receiver.requests] == ["order-42:shipped-7"]
 
 
-def test_refusal_for_good_is_a_failure_at_once(receiver: Receiver) -> None:
+def test_a_permanent_rejection_is_not_retried(receiver: Receiver) -> None:
     receiver.script((400, {}), (400, {}))
     result = send_push_notification.apply(args=(7, "Hi", "there"))
     assert result.state == states.FAILURE
@@ -250,16 +250,16 @@ def test_refusal_for_good_is_a_failure_at_once(receiver: Receiver) -> None:
     assert len(receiver.requests) == 1
 
 
-def test_attempts_end_in_a_failure(receiver: Receiver) -> None:
-    receiver.answer = lambda _: (503, {})
+def test_the_task_fails_after_the_last_retry(receiver: Receiver) -> None:
+    receiver.respond = lambda _: (503, {})
     result = send_push_notification.apply(args=(7, "Hi", "there"))
     assert result.state == states.FAILURE
-    assert str(result.result) == "the receiver answered 503 Service Unavailable"
+    assert str(result.result) == "the receiver responded with 503 Service Unavailable"
     assert len(receiver.requests) == 9
 
 
 @pytest.mark.parametrize("task", [send_push_notification, send_bulk_notifications])
-def test_without_a_receiver_the_failure_names_the_setting(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_webhook_url_the_error_names_the_setting(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notification_settings, "webhook_url", "")
     notifications.sender.cache_clear()
     result = task.apply(args=([7] if task is send_bulk_notifications else 7, "Hi", "there"))
@@ -277,7 +277,7 @@ def test_without_a_receiver_the_failure_names_the_setting(task: Any, monkeypatch
     ],
     ids=lambda change: ascii(change)[:40],
 )
-def test_nonsense_is_refused_without_showing_it(receiver: Receiver, change: dict[str, Any]) -> None:
+def test_invalid_input_is_rejected_without_showing_it(receiver: Receiver, change: dict[str, Any]) -> None:
     arguments = {"user_id": 7, "title": "Hi", "message": "there", **change}
     result = send_push_notification.apply(kwargs=arguments)
     assert result.state == states.FAILURE
@@ -289,22 +289,22 @@ def test_nonsense_is_refused_without_showing_it(receiver: Receiver, change: dict
 
 
 @pytest.mark.parametrize("users", [[], list(range(1, notification_task.MAX_USERS + 2))], ids=["none", "too many"])
-def test_bulk_calls_are_bounded(receiver: Receiver, users: list[int]) -> None:
+def test_the_number_of_users_in_a_bulk_call_is_limited(receiver: Receiver, users: list[int]) -> None:
     result = send_bulk_notifications.apply(args=(users, "Hi", "there"))
     assert result.state == states.FAILURE
-    assert "1 to 10000 users" in str(result.result)
+    assert "the number must be 1 to 10000" in str(result.result)
 
 
-def test_a_bulk_call_says_which_tasks_it_will_queue(receiver: Receiver) -> None:
+def test_a_bulk_call_returns_the_ids_of_its_tasks(receiver: Receiver) -> None:
     users = [3, 1, 2, 3]
-    answer = send_bulk_notifications.apply(args=(users, "Hi", "there"), task_id="news").get()
-    assert answer["queued"] == len(set(answer["task_ids"])) == 3
-    for task_id in answer["task_ids"]:
+    first = send_bulk_notifications.apply(args=(users, "Hi", "there"), task_id="news").get()
+    assert first["queued"] == len(set(first["task_ids"])) == 3
+    for task_id in first["task_ids"]:
         status = read_status(task_id)
         assert status is not None
         assert status.status == states.PENDING
     again = send_bulk_notifications.apply(args=(users, "Hi", "there"), task_id="news").get()
-    assert again == answer, "a call that runs again queues the same tasks"
+    assert again == first, "a call that runs again queues the same tasks"
 
 
 def test_the_ids_of_a_bulk_calls_tasks_cannot_be_guessed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,10 +315,10 @@ def test_the_ids_of_a_bulk_calls_tasks_cannot_be_guessed(receiver: Receiver, mon
 
     assert ids(id_secret="one") == ids(id_secret="one", webhook_secret="x")
     found = [ids(id_secret="one"), ids(id_secret="two"), ids(webhook_secret="three"), ids()]
-    assert len({task_id for answer in found for task_id in answer}) == 8
+    assert len({task_id for task_ids in found for task_id in task_ids}) == 8
 
 
-def test_time_is_reserved_one_after_the_other(receiver: Receiver) -> None:
+def test_reservations_do_not_overlap(receiver: Receiver) -> None:
     assert pace.reserve(10) == 0
     assert 9 < pace.reserve(0.5) <= 10
     assert 9.5 < pace.reserve(1) <= 10.5
@@ -326,24 +326,24 @@ def test_time_is_reserved_one_after_the_other(receiver: Receiver) -> None:
     assert 0 < backend.client.ttl(pace.KEY) <= 13
 
 
-def test_bulk_calls_share_the_pace(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_calls_share_the_rate_limit(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notification_settings, "bulk_per_minute", 600)
     send_bulk_notifications.apply(args=(list(range(1, 251)), "Hi", "there")).get()
     assert 24 < pace.reserve(1) <= 25
 
 
-def test_names_and_limits() -> None:
+def test_task_names_and_time_limits() -> None:
     assert send_push_notification.name == "send_push_notification"
     assert send_bulk_notifications.name == "send_bulk_notifications"
     assert send_notification_chunk.name == "send_notification_chunk"
-    # A claim outlives its attempt, and the attempt what one request may take: connecting, sending, reading.
+    # A claim lasts longer than an attempt, and an attempt longer than a request: connecting, sending and reading.
     longest = NotificationSettings.model_fields["timeout"].metadata[1].le
     assert 3 * longest < send_push_notification.soft_time_limit
     assert send_push_notification.time_limit < delivery.CLAIMED
 
 
 @pytest.mark.parametrize("url", ["ftp://x/", "example.com", "https://", "https://user:hunter2@example.com/"])
-def test_addresses_are_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_webhook_urls_are_rejected(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFICATION_WEBHOOK_URL", url)
     with pytest.raises(ValidationError, match="must") as caught:
         NotificationSettings()
@@ -356,12 +356,12 @@ def test_addresses_are_checked(url: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ("", "", []),
         ("https://push.example.com/", SECRET, []),
         ("http://127.0.0.1:9000/", SECRET, []),
-        ("http://push.example.com/", SECRET, ["NOTIFICATION_WEBHOOK_URL is not https"]),
+        ("http://push.example.com/", SECRET, ["NOTIFICATION_WEBHOOK_URL sends notifications unencrypted"]),
         ("https://push.example.com/", "", ["NOTIFICATION_WEBHOOK_SECRET is empty"]),
         ("https://push.example.com/", "changeme", ["NOTIFICATION_WEBHOOK_SECRET is a default"]),
     ],
 )
-def test_the_audit_wants_https_and_a_secret(
+def test_the_audit_requires_https_and_a_secret(
     url: str, secret: str, problems: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFICATION_WEBHOOK_URL", url)

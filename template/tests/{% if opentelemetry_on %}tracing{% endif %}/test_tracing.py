@@ -1,4 +1,4 @@
-"""When a process is traced, and what a request's span holds."""
+"""When a process is traced, and the spans of a request."""
 
 import os
 import subprocess
@@ -35,7 +35,9 @@ tracing.stop()
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
     ],
 )
-def test_traced_where_an_endpoint_is_named_and_nothing_says_no(variables: dict[str, str], traced: bool) -> None:
+def test_a_process_is_traced_if_an_endpoint_is_set_and_tracing_is_not_disabled(
+    variables: dict[str, str], traced: bool
+) -> None:
     with sink() as collector:
         named = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.host}", **variables}
         done = subprocess.run(
@@ -44,7 +46,7 @@ def test_traced_where_an_endpoint_is_named_and_nothing_says_no(variables: dict[s
     assert b"Traceback" not in done.stderr
     messages = [ExportTraceServiceRequest.FromString(body) for _, body in collector.requests]
     names = [s.name for m in messages for r in m.resource_spans for scope in r.scope_spans for s in scope.spans]
-    # Probes are not traced.
+    # Health checks are not traced.
     assert names == (["GET /openapi.json"] if traced else [])
     for resource in [r.resource for m in messages for r in m.resource_spans]:
         attributes = {a.key: a.value.string_value for a in resource.attributes}

@@ -1,4 +1,4 @@
-"""Dashboards and alert rules ask for metrics, and labels, that the code exports."""
+"""Dashboards and alert rules use only metrics and labels that the code exports."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from app.core.discovery import load_feature_modules
 from tests import ROOT
 
 FOLDER = ROOT / "observability"
-# Prometheus's own, and its client's where the system tells.
+# Metrics of Prometheus itself and of its client, which does not export them on every system.
 KNOWN: dict[str, set[str]] = {"up": set(), "process_resident_memory_bytes": set()}
 OF_PROMETHEUS = {"job", "instance", "le"}
 OPERATORS = {"and", "by", "ignoring", "on", "or", "unless", "without"}
@@ -20,7 +20,7 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(\{[^}]*\})?")
 
 
 def exported() -> dict[str, set[str]]:
-    """Return the names that are exported, each with its labels."""
+    """Return the labels of each exported metric."""
     found = dict(KNOWN)
     load_feature_modules("requests")
     load_feature_modules("worker")
@@ -29,7 +29,7 @@ def exported() -> dict[str, set[str]]:
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(metric.type, [""])
         labels = {label for sample in metric.samples for label in sample.labels} | {*getattr(metric, "_labelnames", ())}
         found |= {metric.name + suffix: labels for suffix in suffixes}
-    # A metric without a sample so far does not tell its labels.
+    # A metric without samples does not show its labels.
     for metric in vars(REGISTRY)["_names_to_collectors"].values():
         names = set(getattr(metric, "_labelnames", ()))
         for name in found:
@@ -39,7 +39,7 @@ def exported() -> dict[str, set[str]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Return each expression with where it stands."""
+    """Yield each expression with the name of its file."""
     for path in sorted(FOLDER.glob("rules/*.yml")):
         for expression in re.findall(r"^ +expr: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
             yield path.name, expression
@@ -51,7 +51,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def unknown(expression: str) -> set[str]:
-    """Return the metrics, and labels of metrics, that are not exported."""
+    """Return the metrics and labels in an expression that are not exported."""
     known, wrong = exported(), set()
     groups = re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
     grouped = {label for group in groups for label in re.split(r", *", group)}
@@ -73,7 +73,7 @@ def test_there_are_expressions() -> None:
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
-def test_every_name_is_exported(where: str, expression: str) -> None:
+def test_every_metric_and_label_is_exported(where: str, expression: str) -> None:
     assert unknown(expression) == set(), where
 
 
@@ -86,5 +86,5 @@ def test_every_name_is_exported(where: str, expression: str) -> None:
         ('up{job="api"} == 0', set()),
     ],
 )
-def test_a_name_that_is_not_exported_is_found(expression: str, wrong: set[str]) -> None:
+def test_an_unknown_metric_or_label_is_found(expression: str, wrong: set[str]) -> None:
     assert unknown(expression) == wrong

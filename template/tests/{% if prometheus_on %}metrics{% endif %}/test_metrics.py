@@ -1,4 +1,4 @@
-"""Metrics of requests, and who can read them."""
+"""Metrics of requests, and the port that serves them."""
 
 import os
 import subprocess
@@ -23,15 +23,15 @@ LIMIT = 60
 
 
 def read(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return the samples served on a port, by name and labels."""
-    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10)
-    assert answer.status_code == 200
-    families = text_string_to_metric_families(answer.text)
+    """Return the samples that a port serves, by name and labels."""
+    response = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10)
+    assert response.status_code == 200
+    families = text_string_to_metric_families(response.text)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
 def total(port: int, name: str, **labels: str) -> float:
-    """Return the sum of all samples of that name with these labels."""
+    """Return the sum of all samples with this name and these labels."""
     wanted = set(labels.items())
     return sum(value for (found, has), value in read(port).items() if found == name and wanted <= has)
 
@@ -63,10 +63,10 @@ def port() -> Iterator[int]:
         yield number
 
 
-async def test_requests_are_counted_by_the_routes_template(port: int) -> None:
+async def test_requests_are_counted_by_path_template(port: int) -> None:
     transport = httpx.ASGITransport(make_app(), raise_app_exceptions=False)
     name = "http_requests_total"
-    # Other tests of this process ask for what is not there too.
+    # Other tests in this process also request unknown paths.
     unknown, other = total(port, name, route="none", status="404"), total(port, name, method="other", route="none")
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/v1/items/1", "/v1/items/2", "/v1/items/x", "/broken", "/nowhere/1", "/nowhere/2"):
@@ -80,13 +80,13 @@ async def test_requests_are_counted_by_the_routes_template(port: int) -> None:
     assert total(port, "http_request_duration_seconds_count", route="/v1/items/{number}") == 3
 
 
-async def test_a_taken_port_stops_nothing(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_port_in_use_is_not_an_error(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     with metrics.serving(port):
         assert read(port)
     assert read(port)
 
 
-def test_the_port_is_free_again_afterwards() -> None:
+def test_the_port_is_released_afterwards() -> None:
     number = free_port()
     for _ in range(2):
         with metrics.serving(number):
@@ -97,7 +97,7 @@ def test_the_port_is_free_again_afterwards() -> None:
 
 @contextmanager
 def api(log: Path, *options: str, **environment: str) -> Iterator[str]:
-    """Run the API and give its address."""
+    """Run the API and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), *options]
     with log.open("wb") as output:
@@ -114,7 +114,7 @@ def api(log: Path, *options: str, **environment: str) -> Iterator[str]:
         process.wait(30)
 
 
-def test_metrics_are_on_a_port_of_their_own(tmp_path: Path) -> None:
+def test_metrics_are_served_on_a_separate_port(tmp_path: Path) -> None:
     number = free_port()
     with api(tmp_path / "log", METRICS_API_PORT=str(number)) as address:
         assert httpx.get(f"{address}/metrics").status_code == 404
@@ -123,7 +123,7 @@ def test_metrics_are_on_a_port_of_their_own(tmp_path: Path) -> None:
     assert "WARNING" not in (log := (tmp_path / "log").read_text()), log
 
 
-def test_processes_of_one_api_are_counted_together(tmp_path: Path) -> None:
+def test_the_processes_of_one_api_share_their_counters(tmp_path: Path) -> None:
     number = free_port()
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -131,5 +131,5 @@ def test_processes_of_one_api_are_counted_together(tmp_path: Path) -> None:
     with api(tmp_path / "log", "--workers", "2", **variables) as address:
         for _ in range(60):
             assert httpx.get(f"{address}/health").status_code == 200
-        assert len(list(shared.glob("counter_*.db"))) == 2, "both processes answered"
+        assert len(list(shared.glob("counter_*.db"))) == 2, "both processes handled requests"
         assert total(number, "http_requests_total", route="/health") == 60

@@ -1,4 +1,4 @@
-"""redbeat's entries that vanish from Redis come back, as far as the code knows them."""
+"""Schedule entries of the code that are missing in Redis are restored."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SCHEDULE = "redbeat::schedule"
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a function that returns a scheduler of the entries given, which has the lock."""
+    """Yield a function that returns a scheduler with these entries, which has the lock."""
     made: list[Any] = []
 
     def scheduler(entries: dict[str, Any]) -> Any:
@@ -32,7 +32,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client.delete("redbeat:daily", SCHEDULE, "redbeat::statics", "redbeat::lock")
 
 
-def test_entries_added_in_redis_fire_where_the_code_has_none(make: Any) -> None:
+def test_entries_added_in_redis_run_if_the_code_has_none(make: Any) -> None:
     scheduler = make({})
     fired: list[str] = []
     scheduler.maybe_due = lambda entry, **_: fired.append(entry.name)
@@ -43,7 +43,7 @@ def test_entries_added_in_redis_fire_where_the_code_has_none(make: Any) -> None:
     assert fired == ["daily"]
 
 
-def test_an_entry_that_was_disabled_stays_disabled(make: Any) -> None:
+def test_a_disabled_entry_stays_disabled(make: Any) -> None:
     scheduler = make({"daily": ENTRY})
     client = get_redis(celery_app)
     definition = json.loads(client.hget("redbeat:daily", "definition"))

@@ -14,7 +14,7 @@ from app.core.redis import Cache, SyncCache, cache
 from tests import ROOT
 
 
-async def test_values_come_back_as_they_went() -> None:
+async def test_values_are_returned_unchanged() -> None:
     value = {"a": [1, 2.5, None, True], "ü": "ß"}
     assert await cache.get("none") is None
     assert await cache.get("none", "default") == "default"
@@ -38,12 +38,12 @@ async def test_values_expire() -> None:
             cache.sync.set("x", 1, ttl=ttl)
 
 
-async def test_what_is_no_json_is_refused() -> None:
+async def test_values_that_are_not_json_are_refused() -> None:
     with pytest.raises(TypeError):
         await cache.set("x", object())
 
 
-async def test_delete_counts() -> None:
+async def test_delete_returns_the_number_of_deleted_values() -> None:
     await cache.set("x", 1)
     await cache.set("y", 1)
     assert await cache.delete("x", "y", "z") == 2
@@ -52,7 +52,7 @@ async def test_delete_counts() -> None:
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_delete_pattern_forgets_all_that_match_and_nothing_else(kind: str) -> None:
+async def test_delete_pattern_deletes_only_matching_values(kind: str) -> None:
     client = await cache.connected()
     await client.set("other:user:1", "not ours")
     async with client.pipeline(transaction=False) as pipe:
@@ -82,7 +82,7 @@ def test_keys_have_the_applications_prefix() -> None:
     assert cache.sync.client.get(f"{redis_settings.key_prefix}:x") == b"1"
 
 
-def test_hundreds_of_event_loops_leave_no_connection_behind() -> None:
+def test_hundreds_of_event_loops_leave_no_connection_open() -> None:
     async def use(number: int) -> int:
         await cache.set("n", number)
         return int(await cache.get("n"))
@@ -92,7 +92,7 @@ def test_hundreds_of_event_loops_leave_no_connection_behind() -> None:
     assert cache.sync.client.info("clients")["connected_clients"] <= before + 1
 
 
-def test_several_threads_at_once() -> None:
+def test_several_threads_can_use_the_cache_at_once() -> None:
     results: list[Any] = []
 
     def run(number: int) -> None:
@@ -115,7 +115,7 @@ def _in_fork(queue: Any, parents_client: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_gets_connections_of_its_own() -> None:
+def test_a_fork_opens_its_own_connections() -> None:
     cache.sync.set("x", 7)
     parents_client = cache.sync.client
     context = multiprocessing.get_context("fork")
@@ -127,7 +127,7 @@ def test_a_fork_gets_connections_of_its_own() -> None:
     assert cache.sync.get("x") == 7
 
 
-async def test_a_redis_that_is_away_fails_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_redis_fails_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_settings, "connection_url", type(redis_settings.connection_url)("redis://127.0.0.1:1/0"))
     elsewhere = Cache()
     async with asyncio.timeout(3):
@@ -138,7 +138,7 @@ async def test_a_redis_that_is_away_fails_soon(monkeypatch: pytest.MonkeyPatch) 
     await elsewhere.close()
 
 
-async def test_close_can_be_followed_by_use() -> None:
+async def test_the_cache_works_after_close() -> None:
     await cache.ping()
     await cache.close()
     await cache.close()
@@ -154,7 +154,7 @@ def _recipes() -> dict[str, Any]:
     return names
 
 
-async def test_recipe_response_cache() -> None:
+async def test_the_response_cache_of_the_docs_works() -> None:
     calls: list[int] = []
 
     async def load(number: int) -> dict[str, int]:
@@ -166,13 +166,13 @@ async def test_recipe_response_cache() -> None:
     assert calls == [1, 2]
 
 
-async def test_recipe_rate_limit() -> None:
+async def test_the_rate_limit_of_the_docs_works() -> None:
     allowed = _recipes()["allowed"]
     assert [await allowed("ada", limit=2, window=60) for _ in range(4)] == [True, True, False, False]
     assert await allowed("bob", limit=2, window=60)
 
 
-async def test_recipe_lock() -> None:
+async def test_the_lock_of_the_docs_excludes_others() -> None:
     exclusively = _recipes()["exclusively"]
     inside = 0
     most = 0
@@ -189,7 +189,7 @@ async def test_recipe_lock() -> None:
     assert most == 1
 
 
-async def test_recipe_invalidation() -> None:
+async def test_the_invalidation_of_the_docs_deletes_matching_values() -> None:
     names = _recipes()
     await cache.set("user:1:profile", 1)
     await cache.set("user:2:profile", 1)
@@ -198,7 +198,7 @@ async def test_recipe_invalidation() -> None:
     assert await cache.get("user:2:profile") == 1
 
 
-async def test_recipe_stampede_guard() -> None:
+async def test_the_stampede_guard_of_the_docs_computes_once() -> None:
     calls = 0
 
     async def slow() -> list[int]:

@@ -1,4 +1,4 @@
-"""Monthly reports: where a month begins and ends, what is counted in it, and what the PDF shows."""
+"""Monthly reports: the bounds of a month, the counts per day, and the PDF."""
 
 import asyncio
 import io
@@ -36,26 +36,26 @@ def _hours(month: Month) -> list[float]:
     ("year", "month", "days", "odd"),
     [(2026, 3, 31, {29: 23}), (2026, 10, 31, {25: 25}), (2024, 2, 29, {}), (2026, 2, 28, {}), (2026, 12, 31, {})],
 )
-def test_each_day_ends_when_the_next_begins(year: int, month: int, days: int, odd: dict[int, int]) -> None:
+def test_each_day_ends_at_the_start_of_the_next(year: int, month: int, days: int, odd: dict[int, int]) -> None:
     hours = _hours(Month(year, month, BERLIN))
     assert len(hours) == days
     assert {day: length for day, length in enumerate(hours, 1) if length != 24} == odd
 
 
-def test_a_month_begins_and_ends_at_midnight_of_its_zone() -> None:
+def test_a_month_starts_and_ends_at_midnight_of_its_time_zone() -> None:
     edges = Month(2026, 3, BERLIN).edges()
     assert edges[0] == datetime(2026, 2, 28, 23, tzinfo=UTC)
-    assert edges[-1] == datetime(2026, 3, 31, 22, tzinfo=UTC), "the clocks have changed in between"
+    assert edges[-1] == datetime(2026, 3, 31, 22, tzinfo=UTC), "daylight saving time has started in between"
     assert Month(2026, 12, BERLIN).edges()[-1] == Month(2027, 1, BERLIN).edges()[0]
 
 
-def test_a_day_that_a_zone_left_out_is_empty() -> None:
+def test_a_day_that_a_time_zone_skipped_has_no_hours() -> None:
     hours = _hours(Month(2011, 12, ZoneInfo("Pacific/Apia")))
     assert hours[29] == 0
     assert sum(hours) == 30 * 24
 
 
-def test_the_zone_is_that_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_time_zone_is_that_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(celery_settings, "timezone", "Asia/Tokyo")
     assert Month(2026, 1).edges()[0] == datetime(2025, 12, 31, 15, tzinfo=UTC)
 
@@ -63,31 +63,31 @@ def test_the_zone_is_that_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("month", "year", "reason"),
     [
-        (0, 2026, "month must be 1 to 12"),
-        (13, 2026, "month must be 1 to 12"),
-        ("5", 2026, "month must be 1 to 12"),
-        (True, 2026, "month must be 1 to 12"),
-        (1, 1969, "year must be 1970 to 9999"),
-        (1, 10_000, "year must be 1970 to 9999"),
-        (12, 9999, "9999-12 has not begun"),
+        (0, 2026, "month=.* must be an integer from 1 to 12"),
+        (13, 2026, "month=.* must be an integer from 1 to 12"),
+        ("5", 2026, "month=.* must be an integer from 1 to 12"),
+        (True, 2026, "month=.* must be an integer from 1 to 12"),
+        (1, 1969, "year=.* must be an integer from 1970 to 9999"),
+        (1, 10_000, "year=.* must be an integer from 1970 to 9999"),
+        (12, 9999, "9999-12 has not started"),
     ],
 )
-def test_what_is_no_month_is_refused(month: Any, year: int, reason: str) -> None:
+def test_an_invalid_month_is_rejected(month: Any, year: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         reportable_month(month, year)
 
 
-def test_a_month_may_be_reported_from_its_first_moment() -> None:
+def test_a_month_can_be_reported_from_its_start() -> None:
     now = datetime.now(ZoneInfo(celery_settings.timezone))
     assert reportable_month(now.month, now.year) == Month(now.year, now.month)
     later = now.replace(day=1) + timedelta(days=31)
-    with pytest.raises(ValueError, match="has not begun"):
+    with pytest.raises(ValueError, match="has not started"):
         reportable_month(later.month, later.year)
 
 
 @pytest.fixture
 def visits() -> Iterator[Table]:
-    """Give a table with moments, which the test fills."""
+    """Yield an empty table with a datetime column."""
     table = Table("visits", MetaData(), Column("id", Integer, primary_key=True), Column("at", UtcDateTime))
 
     async def run(method: Any) -> None:
@@ -99,13 +99,13 @@ def visits() -> Iterator[Table]:
     asyncio.run(run(table.drop))
 
 
-def test_rows_are_counted_on_their_day(visits: Table) -> None:
+def test_rows_are_counted_on_the_day_of_the_time_zone(visits: Table) -> None:
     month = Month(2026, 3, BERLIN)
     edges = month.edges()
     tick = timedelta(microseconds=1)
     moments = [
         *(edges[0] - tick, edges[0], edges[1] - tick, edges[1]),
-        # The evening of the 29th, when the clocks have changed.
+        # The evening of the 29th, after the start of daylight saving time.
         *[datetime(2026, 3, 29, 21, 59, tzinfo=UTC)] * 3,
         *(edges[-1] - tick, edges[-1], edges[-1] + timedelta(hours=12)),
     ]
@@ -125,7 +125,7 @@ def _report(*series: Series) -> MonthlyReport:
 
 
 def _bars(page: Any, reader: PdfReader) -> list[float]:
-    """Return the heights of the filled rectangles that the page draws, but for the legend's."""
+    """Return the heights of the rectangles on the page, sorted."""
     stream = ContentStream(page.get_contents(), reader)
     return sorted(float(operands[3]) for operands, operator in stream.operations if operator == b"re")
 
@@ -139,14 +139,14 @@ def test_the_pdf_shows_a_title_a_chart_and_a_table(monkeypatch: pytest.MonkeyPat
     text = "\n".join(page.extract_text() for page in reader.pages)
     assert "Café Ångström: February 2026" in text
     assert "Größe, Łódź, señor & <b>" in text or "Größe, Łódz, señor & <b>" in text
-    assert "Days begin at midnight in Europe/Berlin." in text
+    assert "Days start at midnight in Europe/Berlin." in text
     assert "The month is not over" not in text or datetime.now(UTC) < datetime(2026, 3, 1, tzinfo=UTC)
     for day, number in (("2026-02-01", "0"), ("2026-02-04", "1,234"), ("2026-02-28", "0"), ("Total", "1,851")):
         assert f"{day}\n{number}" in text
     assert "2026-02-29" not in text
     heights = _bars(reader.pages[0], reader)
     assert heights[-1] > 50, "the chart has a bar for the highest value"
-    assert heights[-1] == pytest.approx(2 * heights[-2], rel=0.01), "and one half as high"
+    assert heights[-1] == pytest.approx(2 * heights[-2], rel=0.01), "and one that is half as high"
     assert reader.metadata is not None
     assert reader.metadata.title == "Café Ångström: February 2026"
 
@@ -157,13 +157,13 @@ def test_the_same_report_has_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("series", [[], [Series("Orders", [0] * 28)], [Series(f"S{n}", [n] * 28) for n in range(7)]])
-def test_a_report_of_nothing_or_of_much_is_one(series: list[Series]) -> None:
+def test_a_report_may_have_no_or_many_series(series: list[Series]) -> None:
     reader = PdfReader(io.BytesIO(render_pdf(_report(*series))))
     assert "February 2026" in reader.pages[0].extract_text()
 
 
 def _runs(content: bytes) -> list[tuple[int, float, float, float]]:
-    """Return page, baseline, left and right end of each run of text."""
+    """Return the page, baseline, left end and right end of each piece of text."""
     runs: list[tuple[int, float, float, float]] = []
     for number, page in enumerate(PdfReader(io.BytesIO(content)).pages):
 
@@ -186,7 +186,7 @@ def _runs(content: bytes) -> list[tuple[int, float, float, float]]:
     ],
     ids=["long names", "many series", "very long names"],
 )
-def test_nothing_is_cut_off_or_stands_on_something_else(series: list[Series]) -> None:
+def test_no_text_is_cut_off_or_overlaps(series: list[Series]) -> None:
     runs = sorted(_runs(render_pdf(_report(*series))))
     assert len(runs) > 28 * (len(series) + 1)
     assert min(left for *_, left, _ in runs) > 10
@@ -195,7 +195,7 @@ def test_nothing_is_cut_off_or_stands_on_something_else(series: list[Series]) ->
         assert (page, base) != (next_page, next_base) or end <= start + 0.5
 
 
-def test_what_the_font_lacks_in_a_name_is_replaced() -> None:
+def test_characters_missing_in_the_font_are_replaced() -> None:
     pages = PdfReader(io.BytesIO(render_pdf(_report(Series("\u65e5\u672c <b>", [1] * 28))))).pages
     assert pages[0].extract_text().count("?? <b>") == 2
 
@@ -204,7 +204,7 @@ def test_what_the_font_lacks_in_a_name_is_replaced() -> None:
 @pytest.mark.parametrize(
     "body", [{"month": 13, "year": 2026}, {"month": 1, "year": 1969}, {"month": 1, "year": 9999}, {"month": 1}, {}]
 )
-async def test_the_api_refuses_what_is_no_month(body: dict[str, int]) -> None:
+async def test_the_api_rejects_an_invalid_month(body: dict[str, int]) -> None:
     app = create_app()
     app.dependency_overrides[owner._owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

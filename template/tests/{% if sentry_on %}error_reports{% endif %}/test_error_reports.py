@@ -1,4 +1,4 @@
-"""What a failing request reports to Sentry, and what it does not."""
+"""What a failed request reports to Sentry."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from app.features.error_reports.config import SentrySettings
 from tests import ROOT
 from tests.sink import sink
 
-# The application fails in a route of its own; a client sends what must not leave.
+# A route of the application fails; the client sends personal data that must not be reported.
 SCRIPT = """
 import asyncio, httpx, sentry_sdk
 from fastapi import Body
@@ -26,8 +26,8 @@ async def main():
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"authorization": "Bearer t0ken-of-ada", "cookie": "session=c00kie-of-ada"}
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
-        answer = await client.post("/broken/1?mail=q-ada@example.com", json={"person": "b-ada@example.com"})
-        assert answer.status_code == 500
+        response = await client.post("/broken/1?mail=q-ada@example.com", json={"person": "b-ada@example.com"})
+        assert response.status_code == 500
 
 asyncio.run(main())
 sentry_sdk.flush(10)
@@ -40,7 +40,7 @@ def _run(**environment: str) -> None:
     )
 
 
-def test_a_failing_request_is_reported_without_what_it_carried() -> None:
+def test_a_failed_request_is_reported_without_personal_data() -> None:
     with sink() as sentry:
         _run(SENTRY_DSN=f"http://key@{sentry.host}/7")
     everything = b"".join(body for _, body in sentry.requests)
@@ -50,7 +50,7 @@ def test_a_failing_request_is_reported_without_what_it_carried() -> None:
         assert private not in everything
 
 
-def test_silent_without_an_address() -> None:
+def test_nothing_is_reported_without_a_dsn() -> None:
     with sink() as sentry:
         _run(SENTRY_DSN="")
     assert sentry.requests == []
@@ -59,7 +59,7 @@ def test_silent_without_an_address() -> None:
 @pytest.mark.parametrize(
     "dsn", ["sentry.io", "https://sentry.io/7", "https://key@/7", "https://key@sentry.io", "ftp://k@h/7"]
 )
-def test_what_is_no_dsn_is_refused_without_showing_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_dsn_is_rejected_without_showing_it(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTRY_DSN", dsn)
     with pytest.raises(ValidationError, match="KEY@HOST/PROJECT") as caught:
         SentrySettings()

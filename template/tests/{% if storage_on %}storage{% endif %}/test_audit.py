@@ -1,4 +1,4 @@
-"""The audit's points about the storage."""
+"""The audit check of the storage."""
 
 import pytest
 

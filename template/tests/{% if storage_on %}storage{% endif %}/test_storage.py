@@ -1,4 +1,4 @@
-"""The storage: names that stay in it, and settings that make sense. TEST_STORAGE_URL tries another than a folder."""
+"""The storage: file names, settings and cleanup. Set TEST_STORAGE_URL to test with a bucket instead of a folder."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from app.features.storage.config import StorageSettings, storage_settings
 from app.features.storage.service import UNFINISHED_AFTER, InvalidFileName, checked, delete_unfinished, store
 
 
-def test_what_is_stored_is_read_again() -> None:
+def test_a_stored_file_can_be_read() -> None:
     path = checked("test", "Grüße 1.txt")
     obstore.put(store(), path, b"hello")
     assert bytes(obstore.get(store(), path).bytes()) == b"hello"
@@ -49,20 +49,20 @@ def test_what_is_stored_is_read_again() -> None:
         *("\ud800", "a\u202eb", "a\u2215b", "c:x", "日" * 81, "\u0301", "CON", "nul.txt", "Com1.tar.gz", "lpt¹"),
     ],
 )
-def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
-    with pytest.raises(InvalidFileName, match="is no name for a file"):
+def test_unsafe_names_are_rejected(name: str) -> None:
+    with pytest.raises(InvalidFileName, match="is not a valid file name"):
         checked("files", name)
 
 
 @pytest.mark.parametrize("name", ["日" * 80, "ä" * 120, "हिन्दी.csv", "contact.csv", "com10", "a..b"])
-def test_names_of_all_languages_are_taken_up_to_what_file_systems_take(name: str) -> None:
+def test_names_in_all_languages_are_accepted_up_to_the_limit(name: str) -> None:
     path = checked("test", name)
     obstore.put(store(), path, b"hello")
     assert obstore.head(store(), path)["size"] == 5
     obstore.delete(store(), path)
 
 
-def test_an_accent_written_either_way_is_the_same_name() -> None:
+def test_both_unicode_forms_of_an_accent_are_the_same_name() -> None:
     assert checked("files", "Gru\u0308ße") == checked("files", "Grüße") == "files/Grüße"
 
 
@@ -76,7 +76,7 @@ def test_an_accent_written_either_way_is_the_same_name() -> None:
         ("STORAGE_MAX_UPLOAD_BYTES", "0"),
     ],
 )
-def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_rejected(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     if variable == "STORAGE_ACCESS_KEY_ID":
         monkeypatch.delenv("STORAGE_SECRET_ACCESS_KEY", raising=False)
@@ -84,8 +84,8 @@ def test_nonsense_is_refused(variable: str, value: str, monkeypatch: pytest.Monk
         StorageSettings()
 
 
-def test_a_slow_reader_of_a_bucket_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own limit for an answer with all of its body is 30 s, ten times."""
+def test_a_slow_download_from_a_bucket_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, obstore limits a whole response to 30 s, with ten attempts."""
     monkeypatch.setattr(service, "storage_settings", StorageSettings(url="s3://bucket"))
     bucket = store.__wrapped__()
     assert isinstance(bucket, S3Store)
@@ -101,8 +101,8 @@ def test_the_audit_finds_a_weak_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert StorageSettings().audit() == []
 
 
-@pytest.mark.skipif(storage_settings.is_bucket, reason="a bucket's lifecycle does it")
-def test_what_was_broken_off_goes_after_a_day_and_nothing_else_does() -> None:
+@pytest.mark.skipif(storage_settings.is_bucket, reason="a bucket uses a lifecycle rule")
+def test_only_unfinished_files_older_than_a_day_are_deleted() -> None:
     folder = storage_settings.folder / "test"
     folder.mkdir(parents=True, exist_ok=True)
     names = {"old.csv#1", "old.csv#22", "new.csv#1", "old.csv", "old#1.csv"}
@@ -119,6 +119,6 @@ def test_what_was_broken_off_goes_after_a_day_and_nothing_else_does() -> None:
     shutil.rmtree(folder)
 
 
-def test_the_parts_in_a_bucket_are_left_to_its_lifecycle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_uploads_in_a_bucket_are_not_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_settings, "url", "s3://bucket")
     assert delete_unfinished() == 0

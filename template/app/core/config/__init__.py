@@ -1,8 +1,8 @@
-"""Configuration: a `SettingsGroup` for each topic, whose one instance stands below it, such as `app_settings`.
+"""Configuration: one `SettingsGroup` per topic, with one instance below it, such as `app_settings`.
 
-The groups of the core are in this package, those of a feature in its `config.py`. Values come from the process environment,
-then `secret/.env.<ENVIRONMENT>`, then the defaults of the classes. Invalid settings end the process with exit code 2 and one
-line each on stderr.
+The core's groups are in this package, a feature's in its `config.py`. Values come from the process environment, then
+`secret/.env.<ENVIRONMENT>`, then the classes' defaults. Invalid settings end the process with exit code 2 and one line
+each on stderr.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from app.core.moved import moved_attributes
 
 
 class UnsafeSettings(SystemExit):
-    """The settings are not safe for production; the message lists each problem. Ends the process with exit code 2."""
+    """The settings are not safe for production; the message lists the problems. Ends the process with exit code 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -29,20 +29,20 @@ class UnsafeSettings(SystemExit):
 
 
 def load_groups() -> list[SettingsGroup]:
-    """Read the settings of every group of the application again and return them."""
+    """Read all settings groups of the application again and return them."""
     return [group() for group in all_groups() if group.__module__.startswith("app.")]
 
 
 def audit_settings() -> list[str]:
-    """Return what is not safe for production, one sentence each, naming the variable."""
+    """Return the settings that are not safe for production: one sentence each, with the variable's name."""
     return [problem for group in load_groups() for problem in group.audit()]
 
 
 def require_safe_settings() -> None:
-    """Return in development and tests; in staging and production only if the audit finds nothing.
+    """Check the settings in staging and production; do nothing in development and tests.
 
     Raises:
-        UnsafeSettings: the audit found a problem; it is printed to stderr too.
+        UnsafeSettings: the audit found problems, which are also printed to stderr.
     """
     from app.core.config.application import ApplicationSettings  # noqa: PLC0415 - defines a group: see _load
 
@@ -50,21 +50,21 @@ def require_safe_settings() -> None:
     unsafe = audit_settings() if application.must_be_safe else []
     if unsafe:
         listed = "\n".join(f"- {problem}" for problem in unsafe)
-        message = f"ENVIRONMENT={application.environment} does not start with these settings:\n{listed}"
+        message = f"ENVIRONMENT={application.environment} needs safe settings; fix these:\n{listed}"
         print(message, file=sys.stderr)
         raise UnsafeSettings(message)
 
 
 def _load() -> None:
-    """Import every module with settings before anything uses one, so that all problems are reported at once."""
+    """Import all modules with settings first, so that all problems are reported at once."""
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
     for name in (*names, *feature_modules("config")):
-        # What is raised here is among the problems below, in words that say where the value comes from.
+        # `find_problems` reports these errors with the place of each value.
         with contextlib.suppress(ValidationError, SettingsError):
             importlib.import_module(name)
     problems = find_problems()
     if problems:
-        # No exception: a traceback would bury which setting is invalid, and where it is.
+        # Exit without a traceback, which would hide the problems.
         print(*problems, sep="\n", file=sys.stderr)
         sys.exit(2)
 
@@ -73,7 +73,7 @@ _load()
 
 
 class _Settings:
-    """`settings.celery` and the like, as releases before 0.5.0 had them."""
+    """The attributes of `settings` in releases before 0.5.0, such as `settings.celery`."""
 
     __getattr__ = moved_attributes(
         "settings",
@@ -98,4 +98,4 @@ class _Settings:
 
 
 settings: Any = _Settings()
-"""Deprecated: import the instance of the group."""
+"""Deprecated: import the group's instance instead."""

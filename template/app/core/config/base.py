@@ -1,4 +1,4 @@
-"""What every concern's settings share: where values come from, and the audit for production."""
+"""The base class of all settings: where values come from, and the audit for production."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from pydantic_settings import (
 from app.core.moved import moved_attributes
 
 ROOT = Path(__file__).resolve().parents[3]
-"""The project's folder."""
+"""The project's root folder."""
 
 _SERVERS = {"redis", "rediss", "postgresql", "mysql", "mariadb"}
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -28,20 +28,20 @@ _WEAK = {"admin", "app", "change-me", "changeme", "default", "guest", "mysql", "
 
 
 def env_file() -> Path:
-    """Return the file of this environment: `secret/.env.` and `ENVIRONMENT`, which is `development` where unset."""
+    """Return `secret/.env.<ENVIRONMENT>`; the default environment is `development`."""
     return ROOT / "secret" / f".env.{os.environ.get('ENVIRONMENT') or 'development'}"
 
 
 def env_files() -> list[Path]:
-    """Return the files that settings are read from, the stronger last: in development also what a running `make dev` wrote."""
+    """Return the settings files, the highest priority last; in development including that of a running `make dev`."""
     file, dev = env_file(), ROOT / ".dev"
     runs = file.name == ".env.development" and (dev / "env").exists() and _is_held(dev / "lock")
     return [file, dev / "env"] if runs else [file]
 
 
 def _is_held(lock: Path) -> bool:
-    """Return whether a process holds the lock: the files of a killed one are left behind."""
-    import fcntl  # noqa: PLC0415 - not on every system that the application runs on
+    """Return whether a process holds the lock: a killed process leaves its files behind."""
+    import fcntl  # noqa: PLC0415 - does not exist on Windows
 
     with lock.open() as file:
         try:
@@ -52,22 +52,22 @@ def _is_held(lock: Path) -> bool:
 
 
 def is_local(host: str | None) -> bool:
-    """Return whether `host` is this machine; None is a socket file."""
+    """Return whether `host` is this machine; None means a Unix socket."""
     return host is None or host in _LOCAL
 
 
 def weak_secret(text: str) -> bool:
-    """Return whether `text` is a default that everybody knows, too short, or a placeholder that nobody filled in."""
+    """Return whether `text` is a well-known default, too short or an unfilled placeholder."""
     return text.lower() in _WEAK or len(text) < 8 or "<random" in text
 
 
 def checking_certificates(url: SecretStr) -> SecretStr:
-    """Return a `rediss://` URL that says `ssl_cert_reqs=CERT_REQUIRED` where it says nothing of certificates."""
+    """Return the URL with `ssl_cert_reqs=CERT_REQUIRED` if it is `rediss://` and does not set the option."""
     text = url.get_secret_value()
     parts = urlsplit(text)
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
         return url
-    # Of two places in Celery that read the URL, one refuses it and the other believes any server.
+    # Without the option, one part of Celery rejects the URL and another accepts any certificate.
     return SecretStr(f"{text}{'&' if parts.query else '?'}ssl_cert_reqs=CERT_REQUIRED")
 
 
@@ -80,14 +80,14 @@ def _split(value: object) -> object:
 
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-"""A list, written `a, b` in the environment; JSON is understood too."""
+"""A list, written as `a, b` or as JSON in the environment."""
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Secrets in files: `NAME_FILE` in the process environment names the file that holds the value of `NAME`."""
+    """Read secrets from files: `NAME_FILE` in the process environment is the path of the file with `NAME`'s value."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return a secret's value and the key that it is known by; no value where no file is named."""
+        """Return a secret's value and key; the value is None if `NAME_FILE` is not set."""
         alias = field.validation_alias
         key = str(alias.choices[0] if isinstance(alias, AliasChoices) else alias or field_name)
         name = key if alias else f"{self.config.get('env_prefix', '')}{field_name}".upper()
@@ -95,23 +95,23 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if not path or SecretStr not in (field.annotation, *get_args(field.annotation)):
             return None, key, False
         if os.environ.get(name):
-            raise SettingsError(f"{name} and {name}_FILE are both set: which of them counts?")
+            raise SettingsError(f"{name} and {name}_FILE are both set; set only one.")
         try:
-            # An editor ends a file with a newline, which is no part of the secret.
+            # Editors end a file with a newline, which is not part of the secret.
             return Path(path).read_text(encoding="utf-8").rstrip("\r\n"), key, False
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{name}_FILE: {path} cannot be read: {error}") from error
+            raise SettingsError(f"{name}_FILE={path} cannot be read: {error}") from error
 
     def __call__(self) -> dict[str, Any]:
-        """Return the secrets that are in files."""
+        """Return the secrets that are read from files."""
         found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
         return {key: value for value, key, _ in found if value is not None}
 
 
 class SettingsGroup(BaseSettings):
-    """Settings of one topic. The process environment beats the environment's file, which beats the default.
+    """Settings of one topic. The process environment overrides the settings file, which overrides the default.
 
-    A secret may also stand in a file of its own, which `NAME_FILE` in the process environment names.
+    A secret can also be in a separate file: set `NAME_FILE` in the process environment to its path.
     """
 
     model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -125,7 +125,7 @@ class SettingsGroup(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the file when the settings are made, not when this module is imported."""
+        """Read the file when the settings are created, not when this module is imported."""
         file = DotEnvSettingsSource(settings_cls, env_file=env_files())
         return init_settings, env_settings, _SecretFiles(settings_cls), file
 
@@ -138,7 +138,7 @@ class SettingsGroup(BaseSettings):
         return str(alias) if alias else f"{cls.model_config.get('env_prefix', '')}{field}".upper()
 
     def audit(self) -> list[str]:
-        """Return what is not fit for production, a sentence each: secrets that are known, weak or missing."""
+        """Return one sentence for each default, weak or missing secret, which production does not allow."""
         problems = []
         for field in type(self).model_fields:
             value = getattr(self, field)
@@ -150,19 +150,19 @@ class SettingsGroup(BaseSettings):
             if parts is not None and parts.scheme.partition("+")[0] in _SERVERS:
                 problems += _server_problems(variable, parts)
             elif isinstance(value, SecretStr) and weak_secret(text):
-                problems.append(f"{variable} is a default, weak or unfilled secret: set a random one.")
+                problems.append(f"{variable} is a default, weak or placeholder secret; set a random one.")
         return problems
 
 
 def _server_problems(variable: str, parts: SplitResult) -> list[str]:
     if parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1].lower() not in {"required", "cert_required"}:
-        return [f"{variable} takes any certificate: ssl_cert_reqs must be CERT_REQUIRED."]
+        return [f"{variable} accepts any certificate; set ssl_cert_reqs=CERT_REQUIRED."]
     if is_local(parts.hostname) and not parts.password:
         return []
     if not parts.password:
-        return [f"{variable} names no password for {parts.hostname}."]
+        return [f"{variable} has no password for {parts.hostname}; add one."]
     if weak_secret(unquote(parts.password)):
-        return [f"{variable} holds a default, weak or unfilled password: set a random one."]
+        return [f"{variable} has a default, weak or placeholder password; set a random one."]
     return []
 
 

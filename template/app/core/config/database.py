@@ -1,4 +1,4 @@
-"""The database's settings."""
+"""Settings of the database."""
 
 from pathlib import Path
 
@@ -19,23 +19,26 @@ _ASYNC_DRIVERS = {
 
 
 def async_url(text: str) -> URL:
-    """Return a database URL for an asynchronous driver, whichever of the usual spellings `text` has.
+    """Return the database URL with an asynchronous driver.
 
-    A relative path to an SQLite file counts from the project's folder, so that every process opens the same file.
+    A relative path of an SQLite file is resolved from the project's root folder, so that every process opens the same
+    file.
 
     Raises:
-        ValueError: `text` is no database URL.
+        ValueError: `text` is not a database URL.
     """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ValueError("must be a URL such as postgresql://user:password@host/name") from None
     if "@" in f"{url.host}{url.database}" and url.get_backend_name() != "sqlite":
-        # What is misread as the host is half of the password.
-        raise ValueError("has an @ after the host: a password's special characters are escaped, such as %40 and %2F")
+        # The text before this @ is part of the password, although it was parsed as the host.
+        raise ValueError(
+            "has an @ after the host; percent-encode special characters of a password, such as %40 and %2F"
+        )
     url = url.set(drivername=_ASYNC_DRIVERS.get(url.drivername, url.drivername))
     if url.drivername == "postgresql+asyncpg" and "sslmode" in url.query:
-        # libpq's name, as hosting services write it; asyncpg calls it ssl.
+        # Hosting services use libpq's option name; asyncpg calls it `ssl`.
         mode = url.query["sslmode"]
         url = url.difference_update_query(["sslmode", "channel_binding"]).update_query_dict({"ssl": mode})
     file = url.database
@@ -45,20 +48,22 @@ def async_url(text: str) -> URL:
 
 
 class DatabaseSettings(SettingsGroup):
-    """Where the database is, and the pool of connections that each process keeps."""
+    """The database's URL and the connection pool of each process."""
 
     model_config = SettingsConfigDict(env_prefix="DATABASE_")
 
     url: SecretStr = Field(
         SecretStr(defaults.DATABASE_URL),
         validate_default=True,
-        description="Database URL; the asynchronous driver is filled in. Percent-encode what is special in a password.",
+        description="Database URL; the async driver is added. Percent-encode special characters of the password.",
     )
-    echo: bool = Field(False, description="Log every statement with its values; not for production.")
-    pool_size: int = Field(5, ge=1, le=200, description="Connections that a process keeps open.")
-    pool_max_overflow: int = Field(10, ge=0, le=200, description="Connections beyond these at peaks.")
-    pool_timeout: float = Field(10, ge=0.1, le=300, description="Seconds that a request waits for a free connection.")
-    pool_pre_ping: bool = Field(True, description="Test a connection before each use: survives a restarted database.")
+    echo: bool = Field(False, description="Log every SQL statement with its values; not allowed in production.")
+    pool_size: int = Field(5, ge=1, le=200, description="Connections that each process keeps open.")
+    pool_max_overflow: int = Field(10, ge=0, le=200, description="Connections above DATABASE_POOL_SIZE under load.")
+    pool_timeout: float = Field(10, ge=0.1, le=300, description="Seconds to wait for a free connection.")
+    pool_pre_ping: bool = Field(
+        True, description="Test each connection before use, so that a restarted database causes no errors."
+    )
 
     @field_validator("url")
     @classmethod
@@ -72,14 +77,14 @@ class DatabaseSettings(SettingsGroup):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """The URL as SQLAlchemy reads it; shown without its password."""
+        """The URL as an SQLAlchemy object, whose text form hides the password."""
         return make_url(self.url.get_secret_value())
 
     def audit(self) -> list[str]:
-        """Return what is not fit for production."""
+        """Return one sentence for each setting that is not safe for production."""
         problems = super().audit()
         if self.echo:
-            problems.append("DATABASE_ECHO is on: it writes personal data into the log.")
+            problems.append("DATABASE_ECHO is on and writes personal data to the log; turn it off.")
         return problems
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the settings: a line for each problem with the variable, its place and the rule, and no part of a secret."""
+"""Report invalid settings: one line each with the variable, the place of its value and the rule, but never a secret."""
 
 import difflib
 import os
@@ -14,11 +14,11 @@ from pydantic_settings import SettingsError
 from app.core.config.base import ROOT, SettingsGroup, env_files
 
 _SHOWN = 60
-"""A longer value is not repeated."""
+"""Longer values are not shown."""
 
 
 def find_problems() -> list[str]:
-    """Return what keeps the application from starting, in every group that is imported."""
+    """Return the problems of all imported groups; each prevents the application from starting."""
     problems = [problem for path in env_files() for problem in _unreadable(path)]
     if problems:
         return problems
@@ -34,14 +34,14 @@ def find_problems() -> list[str]:
 
 
 def all_groups(parent: type[SettingsGroup] = SettingsGroup) -> Iterator[type[SettingsGroup]]:
-    """Return every group that is imported."""
+    """Return all imported groups."""
     for group in parent.__subclasses__():
         yield group
         yield from all_groups(group)
 
 
 def _names(group: type[SettingsGroup], field: str) -> list[str]:
-    """Return the variables that a field is read from, the one to use first."""
+    """Return the variables of a field, the preferred name first."""
     alias = group.model_fields[field].validation_alias
     others = [str(one) for one in alias.choices[1:]] if isinstance(alias, AliasChoices) else []
     return [group.variable(field), *others]
@@ -57,7 +57,7 @@ def _label(path: Path) -> str:
 
 
 def _lines(path: Path) -> list[tuple[int, str | None, str | None, bool]]:
-    """Return line, name and value of each statement of a settings file, and whether it is none."""
+    """Return the line, name and value of each statement in a settings file, and whether it is a syntax error."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def _lines(path: Path) -> list[tuple[int, str | None, str | None, bool]]:
 
 
 def _line(original: Original) -> int:
-    # A statement starts with the empty lines before it.
+    # The statement's text includes the empty lines before it.
     text = original.string
     return original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
@@ -74,13 +74,13 @@ def _unreadable(path: Path) -> Iterator[str]:
     try:
         lines = _lines(path)
     except UnicodeDecodeError:
-        yield f"{_label(path)} is not UTF-8: save it as UTF-8."
+        yield f"{_label(path)} is not encoded in UTF-8; save it as UTF-8."
     except OSError as error:
         yield f"{_label(path)} cannot be read: {error.strerror}."
     else:
         for number, key, value, broken in lines:
             if broken or (key and value is None):
-                yield f"{_label(path)}, line {number} is not NAME=value: quote a value that has spaces, quotes or a #."
+                yield f"{_label(path)}, line {number} is not NAME=value; quote values with spaces, quotes or a #."
 
 
 def _place(names: list[str]) -> str:
@@ -89,7 +89,7 @@ def _place(names: list[str]) -> str:
     if given & {name.upper() for name in names}:
         return "in the process environment"
     if given & {f"{name.upper()}_FILE" for name in names}:
-        return f"in the file that {names[0]}_FILE names"
+        return f"in the file from {names[0]}_FILE"
     for path in reversed(env_files()):
         for number, key, _, _ in _lines(path):
             if key and key.upper() in {name.upper() for name in names}:
@@ -103,7 +103,7 @@ def _describe(group: type[SettingsGroup], error: dict[str, Any]) -> str:
     rule = f"{re.sub('^String should', 'must', rule).rstrip('.')}."
     field = next((name for name in group.model_fields if error["loc"][:1] in ((name,), *_locations(group, name))), None)
     if field is None:
-        # A rule of several settings, which names them.
+        # A rule about several settings, which contains their names.
         named = [name for name in _known() if re.search(rf"\b{name}\b", rule)]
         places = ", ".join(f"{name} {_place([name])}" for name in named)
         return f"{rule} ({places})" if places else rule
@@ -118,7 +118,7 @@ def _locations(group: type[SettingsGroup], field: str) -> list[tuple[str]]:
 
 
 def _known() -> dict[str, bool]:
-    """Return every variable, and whether a file may hold its value."""
+    """Return every variable, and whether it is a secret, which `NAME_FILE` can set too."""
     return {
         name.upper(): _is_secret(group, field)
         for group in all_groups()
@@ -130,7 +130,7 @@ def _known() -> dict[str, bool]:
 def _misspelt() -> Iterator[str]:
     known = _known()
     accepted = {*known, *(f"{name}_FILE" for name, secret in known.items() if secret)}
-    # Kubernetes and Docker set such addresses for each service, whatever it is called.
+    # Kubernetes and Docker set such variables for each service, and its name may be similar to a setting's.
     given = (name for name, value in os.environ.items() if not re.match(r"(tcp|udp|sctp)://", value))
     places = dict.fromkeys(given, "in the process environment")
     for path in env_files():
@@ -139,27 +139,27 @@ def _misspelt() -> Iterator[str]:
         meant = [one for one in accepted if is_near(name.upper(), one)]
         if name.upper() not in accepted and meant:
             best = max(meant, key=lambda one: difflib.SequenceMatcher(None, name.upper(), one).ratio())
-            yield f"{name} ({place}) is no setting: {best} is meant? Correct it, or rename yours."
+            yield f"{name} ({place}) is not a setting. Did you mean {best}? Otherwise rename it."
 
 
 def is_near(name: str, known: str) -> bool:
-    """Return whether `name` is `known` misspelt: one slip in a short name, two in a long one.
+    """Return whether `name` is probably `known` misspelt: one typo in a short name, two in a long one.
 
-    A longer name that starts with a known one, such as `DATABASE_URL_2`, is no slip; nor is another short word, such as the
-    `METRICS_PORT` that Kubernetes sets for a service, beside `METRICS_HOST`.
+    `DATABASE_URL_2` is a different name, since it only extends a known one. So is `METRICS_PORT`, which Kubernetes
+    sets for a service called metrics: it differs from `METRICS_HOST` by a whole short word.
     """
     if re.match(rf"{known}[_\d]", name):
         return False
     words, known_words = name.split("_"), known.split("_")
     if len(words) == len(known_words) and any(
-        _slips(word, wanted) > (1 if len(wanted) < 6 else 2) for word, wanted in zip(words, known_words, strict=True)
+        _typos(word, wanted) > (1 if len(wanted) < 6 else 2) for word, wanted in zip(words, known_words, strict=True)
     ):
         return False
-    return _slips(name, known) <= (1 if len(known) < 12 else 2)
+    return _typos(name, known) <= (1 if len(known) < 12 else 2)
 
 
-def _slips(one: str, other: str) -> int:
-    """Return how many letters are missing, added, wrong or swapped with their neighbour; 3 stands for more."""
+def _typos(one: str, other: str) -> int:
+    """Return how many letters are missing, added, wrong or swapped with their neighbour, at most 3."""
     if abs(len(one) - len(other)) > 2:
         return 3
     before: list[int] = []

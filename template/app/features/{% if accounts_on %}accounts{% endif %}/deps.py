@@ -1,4 +1,4 @@
-"""Who a request comes from: `async def route(user: CurrentUser)`."""
+"""Dependencies that authenticate a request: `async def route(user: CurrentUser)`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,7 +16,7 @@ _bearer = HTTPBearer(auto_error=False, description="The access token of POST /lo
 
 @dataclass(frozen=True)
 class Login:
-    """A user and the session that the request belongs to; both belong to the route's database session."""
+    """The user and the login session of a request; both are attached to the route's database session."""
 
     user: User
     session: Session
@@ -26,13 +26,13 @@ async def current_login(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     db: SessionDep,
 ) -> Login:
-    """Return the login whose access token the request carries; answers 401 where it carries none that is good."""
+    """Return the login of the request's access token; raise 401 if the token is missing, invalid or expired."""
     try:
         claims = read_token(credentials.credentials if credentials else "", "access")
     except InvalidToken as error:
         raise unauthorized() from error
     found = await find_login(db, claims)
-    # Gives the connection back: a route may take long, and need no database.
+    # Return the connection to the pool: a route may run for long and not need the database.
     await db.commit()
     if found is None:
         raise unauthorized()
@@ -40,27 +40,27 @@ async def current_login(
 
 
 CurrentLogin = Annotated[Login, Depends(current_login)]
-"""The user who is logged in, with the session."""
+"""The current user and login session."""
 
 
 async def optional_login(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     db: SessionDep,
 ) -> Login | None:
-    """Return the login whose access token the request carries, or None where it carries none; answers 401 to a bad one."""
+    """Return the login of the request's access token, None without a token; raise 401 if the token is invalid."""
     return await current_login(credentials, db) if credentials else None
 
 
 async def current_user(login: CurrentLogin) -> User:
-    """Return the user who is logged in; answers 401 where nobody is."""
+    """Return the current user; raise 401 without a login."""
     return login.user
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
-"""The user who is logged in."""
+"""The current user."""
 
 
 def unauthorized() -> HTTPException:
-    """Return the answer to a request that takes a login and carries none."""
-    detail = "Log in first: the access token is missing, not good, or its login has ended."
+    """Return the 401 response for a request without a valid login."""
+    detail = "The access token is missing, invalid or expired; log in."
     return HTTPException(401, detail, headers={"WWW-Authenticate": "Bearer"})

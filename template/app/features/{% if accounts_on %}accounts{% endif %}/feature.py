@@ -1,4 +1,4 @@
-"""What accounts add to the API."""
+"""Declare the feature: a response for requests that find no free thread to hash a password."""
 
 from app.api.errors import threads_busy
 from app.core.features import Feature

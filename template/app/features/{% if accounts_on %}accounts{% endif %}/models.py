@@ -1,4 +1,4 @@
-"""Users and their logins."""
+"""Tables of users and their login sessions."""
 
 from datetime import datetime
 
@@ -8,14 +8,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, UtcDateTime, utc_now
 
-# MySQL's own collations take an accented letter for the plain one: a code for one address would be mailed to another.
+# MySQL's default collations ignore accents: a code for one address would be mailed to another.
 ADDRESS = String(254).with_variant(VARCHAR(254, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
 class User(Base):
-    """An account. `email` is kept in lower case, so that an address has one account on every database.
+    """A user account. `email` is stored in lower case, so that an address has one account on every database.
 
-    `is_verified` says that the user has read a mail that was sent there, or that the account is from a time when nobody had to.
+    `is_verified` means that the user has read a mail sent to the address, or that basic accounts required no
+    verification.
     """
 
     __tablename__ = "users"
@@ -31,7 +32,7 @@ class User(Base):
 
 
 class Session(Base):
-    """A login of a user on one device. Only a hash of its token is kept, so that a stolen database opens no account."""
+    """A login on one device. Only a hash of its token is stored, so that a stolen database gives no access."""
 
     __tablename__ = "sessions"
     __table_args__ = ({"info": {"branch": "forge_accounts", "expires": True}},)

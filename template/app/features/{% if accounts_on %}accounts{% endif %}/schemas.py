@@ -23,13 +23,13 @@ def _is_text(password: SecretStr) -> SecretStr:
 
 Address = Annotated[EmailStr, AfterValidator(_fits_a_column)]
 MailAddress = Annotated[Address, AfterValidator(sendable)]
-"""One that mail can be sent to. An account of earlier releases may have another: it can still log in."""
+"""An address that mail servers accept. Accounts from earlier releases may have others and can still log in."""
 Password = Annotated[SecretStr, Field(min_length=1, max_length=128), AfterValidator(_is_text)]
 NewPassword = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterValidator(_is_text)]
 
 
 def is_address(password: SecretStr, email: str) -> bool:
-    """Return whether the password is the address itself, which whoever knows the address tries first."""
+    """Return whether the password is the address itself, which is easy to guess."""
     return password.get_secret_value().strip().lower() == email.lower()
 
 
@@ -42,19 +42,19 @@ class RegisterRequest(BaseModel):
     @model_validator(mode="after")
     def _password_is_not_the_address(self) -> Self:
         if is_address(self.password, self.email):
-            raise ValueError("the password must not be the address")
+            raise ValueError("the password must not be the e-mail address")
         return self
 
 
 class LoginRequest(BaseModel):
-    """An address and its password."""
+    """An e-mail address and its password."""
 
     email: Address
     password: Password
 
 
 class LoginResponse(BaseModel):
-    """A token for the header `Authorization: Bearer …`, good for `expires_in` seconds."""
+    """An access token for the header `Authorization: Bearer …`; it expires after `expires_in` seconds."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105

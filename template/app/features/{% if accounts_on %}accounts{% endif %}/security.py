@@ -1,4 +1,4 @@
-"""Passwords, hashed with Argon2id."""
+"""Hash and verify passwords with Argon2id."""
 
 import base64
 import secrets
@@ -10,39 +10,39 @@ from app.core.threads import BoundedThreads
 from app.features.accounts.config import password_settings
 
 MAX_WAIT = 8
-"""Seconds that a password waits to be hashed: about as long as 50 of them take on one CPU."""
+"""How many seconds a password may wait to be hashed: about the time that one CPU needs for 50."""
 
 _hasher = PasswordHasher()
-# Each hash takes 64 MiB, so how many run at the same time bounds the memory of the process. Of more than 64 that wait, the last
-# would wait for an error only.
+# Each hash needs 64 MiB, so the number of threads limits the process's memory. With more than 64 waiting, the last
+# would only wait for a timeout.
 _threads = BoundedThreads("password", password_settings.hash_concurrency, max_waiting=64, max_wait=MAX_WAIT, nice=10)
 
 
 async def hash_password(password: str) -> str:
-    """Return a salted hash; in a thread, as it takes tens of milliseconds that the event loop does not have.
+    """Return a salted hash. Runs in a thread: it takes tens of milliseconds, which would block the event loop.
 
     Raises:
-        ThreadsBusy: too many passwords are being hashed; the API answers 503.
+        ThreadsBusy: too many passwords are being hashed; the API returns 503.
     """
     return await _threads.run(_hasher.hash, password)
 
 
 async def verify_password(password: str, password_hash: str | None) -> bool:
-    """Return whether `password` belongs to the hash; None belongs to no password and takes as long to say so.
+    """Return whether `password` matches the hash. The hash None matches no password, but takes the same time.
 
     Raises:
-        ThreadsBusy: see `hash_password`; for a hash and for None alike.
+        ThreadsBusy: too many passwords are being hashed; the API returns 503.
     """
     return await _threads.run(_verify, password, _decoy() if password_hash is None else password_hash)
 
 
 def needs_rehash(password_hash: str) -> bool:
-    """Return whether the hash was made with weaker parameters than today's: hash the password anew at the next login."""
+    """Return whether the hash has other parameters than the current ones, so that the next login must replace it."""
     return _hasher.check_needs_rehash(password_hash)
 
 
 def _decoy() -> str:
-    """Return a hash of today's parameters that nobody knows a password of."""
+    """Return a random hash with the current parameters, which matches no known password."""
     salt, digest = (
         base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=")
         for size in (_hasher.salt_len, _hasher.hash_len)

@@ -1,4 +1,4 @@
-"""Accounts."""
+"""Create accounts and verify logins."""
 
 from datetime import UTC, datetime
 
@@ -13,28 +13,31 @@ from app.features.accounts.security import hash_password, needs_rehash, verify_p
 
 
 class EmailTaken(Exception):
-    """The address has an account already."""
+    """The address already has an account."""
 
 
 async def create_user(db: AsyncSession, email: str, password: SecretStr) -> User:
-    """Add an account; the caller commits.
+    """Create an account; the caller commits.
 
     Raises:
-        EmailTaken: the address has one, possibly since a moment ago; the session can still be used.
+        EmailTaken: the address already has an account; the session can still be used.
     """
-    # Hashed first: it takes a while, in which no connection should be held.
+    # Hash first: it takes a while, during which no connection should be in use.
     return await add_user(db, email, await hash_password(password.get_secret_value()))
 
 
 async def add_user(db: AsyncSession, email: str, password_hash: str) -> User:
-    """Do the same with a password that is hashed already.
+    """Create an account with a hashed password; the caller commits.
 
-    The account counts as verified: it is added after the code was used, or where no code is asked for. Accounts that are
-    `basic` today may be `complete` tomorrow, which refuses others.
+    The account is verified: its code was used, or basic accounts need none. Without this, a later change from `basic`
+    to `complete` accounts would lock the user out.
+
+    Raises:
+        EmailTaken: the address already has an account; the session can still be used.
     """
     user = User(email=email.lower(), password_hash=password_hash, is_verified=True)
     try:
-        # The unique index decides, not a query before: two requests may come at the same time.
+        # The unique index decides instead of a query, because requests may be concurrent.
         async with db.begin_nested():
             db.add(user)
     except IntegrityError as error:
@@ -43,9 +46,9 @@ async def add_user(db: AsyncSession, email: str, password_hash: str) -> User:
 
 
 async def authenticate(db: AsyncSession, email: str, password: SecretStr) -> User | None:
-    """Return the active user of that address and password, or None in the same time for whatever is wrong."""
+    """Return the active user with this address and password, or None. Takes the same time whatever is incorrect."""
     user = await find_user(db, email)
-    # Gives the connection back: verifying takes a while.
+    # Return the connection to the pool: verifying takes a while.
     await db.commit()
     matches = await verify_password(password.get_secret_value(), user.password_hash if user else None)
     if user is None or not matches or not user.is_active:
@@ -54,10 +57,10 @@ async def authenticate(db: AsyncSession, email: str, password: SecretStr) -> Use
 
 
 async def begin_login(db: AsyncSession, user: User, password: SecretStr) -> bool:
-    """Hold the row of a user who was authenticated, or return False if the password or the account has changed since.
+    """Lock the row of an authenticated user; return False if the password or the account has changed since.
 
-    Whoever sets a password ends the logins there are: without this, one under way would open after that with the old one.
-    A hash of weaker parameters than today's is replaced. The caller commits.
+    Setting a password ends all logins. Without the lock, a login with the old password could still open after that.
+    Replaces a hash with outdated parameters. The caller commits.
     """
     verified = user.password_hash
     password_hash = await hash_password(password.get_secret_value()) if needs_rehash(verified) else verified
@@ -67,5 +70,5 @@ async def begin_login(db: AsyncSession, user: User, password: SecretStr) -> bool
 
 
 async def find_user(db: AsyncSession, email: str) -> User | None:
-    """Return the user of that address."""
+    """Return the user with this address, or None."""
     return (await db.scalars(select(User).where(User.email == email.lower()))).one_or_none()

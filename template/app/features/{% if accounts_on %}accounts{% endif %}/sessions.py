@@ -1,4 +1,4 @@
-"""Logins: opening a session, and finding the one that an access token names."""
+"""Open login sessions and find the session of a token."""
 
 import hashlib
 import secrets
@@ -13,17 +13,17 @@ from app.features.accounts.tokens import Claims, write_token
 
 
 def new_token() -> str:
-    """Return 256 random bits as text."""
+    """Return a random token of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 def hash_token(token: str) -> str:
-    """Return what is stored of a random token: it needs no salt and no slow hash, as it cannot be guessed."""
+    """Return the hash of a random token. It needs no salt and no slow hash, because the token cannot be guessed."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 async def open_session(db: AsyncSession, user: User, token: str, seconds: int, user_agent: str | None) -> Session:
-    """Add a session that lasts so long and that `token` stands for; the caller commits."""
+    """Add a session for `token` that expires after `seconds`; the caller commits."""
     now = datetime.now(UTC)
     expires = now + timedelta(seconds=seconds)
     session = Session(user_id=user.id, token_hash=hash_token(token), created_at=now, expires_at=expires)
@@ -39,12 +39,12 @@ def access_token(session: Session) -> str:
 
 
 def claims(session: Session) -> Claims:
-    """Return what a session's tokens say."""
+    """Return the claims of a session's tokens."""
     return Claims(session.user_id, session.id, session.created_at)
 
 
 async def find_login(db: AsyncSession, claims: Claims) -> tuple[User, Session] | None:
-    """Return the user and the session that an access token names, or None if the login or the account has ended."""
+    """Return the user and session of a token's claims, or None if the login has ended or the account is inactive."""
     query = (
         select(User, Session)
         .join(Session, Session.user_id == User.id)

@@ -1,4 +1,4 @@
-"""JSON Web Tokens that name a user and a login, each for one use: what refreshes a login gives no access, and the reverse."""
+"""JSON Web Tokens for a user's login. A refresh token cannot be used as an access token, nor the reverse."""
 
 import secrets
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ Use = Literal["access", "refresh"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Hosts' clocks differ by a little.
+# The clocks of hosts differ slightly.
 _LEEWAY = 10
 
 
 class InvalidToken(Exception):
-    """It is no token of this application for that use, or it has expired."""
+    """The token is invalid for this application and use, or has expired."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """Which login of which user a token stands for."""
+    """The user and login session of a token."""
 
     user_id: int
     session_id: int
     opened_at: datetime
-    """When the session was opened. SQLite gives the id of a deleted row to another one, so the id alone would not do."""
+    """When the session was opened. The id is not enough, because SQLite reuses the ids of deleted rows."""
 
 
 def write_token(claims: Claims, use: Use, seconds: int) -> str:
-    """Return a signed token that is good for so long; no two are the same."""
+    """Return a unique signed token that expires after `seconds`."""
     config = jwt_settings
     now = datetime.now(UTC)
     payload = {
@@ -49,10 +49,10 @@ def write_token(claims: Claims, use: Use, seconds: int) -> str:
 
 
 def read_token(token: str, use: Use) -> Claims:
-    """Return what a token for that use says.
+    """Return the claims of a token for this use.
 
     Raises:
-        InvalidToken: its signature, issuer, audience, use, form or time is not right.
+        InvalidToken: its signature, issuer, audience, use or format is invalid, or it has expired.
     """
     config = jwt_settings
     try:
@@ -66,8 +66,8 @@ def read_token(token: str, use: Use) -> Claims:
             options={"require": ["iss", "aud", "iat", "exp", "use", "sub", "sid"]},
         )
         if payload["use"] != use:
-            raise InvalidToken(f"a token for {payload['use']}, not {use}")
+            raise InvalidToken(f"expected a token for {use}, not for {payload['use']}")
         session_id, _, opened = payload["sid"].partition(".")
         return Claims(int(payload["sub"]), int(session_id), _EPOCH + int(opened) * _MICROSECOND)
     except (jwt.InvalidTokenError, AttributeError, OverflowError, ValueError) as error:
-        raise InvalidToken(f"no {use} token of this application, or expired") from error
+        raise InvalidToken(f"not a valid {use} token of this application, or expired") from error

@@ -1,1 +1,1 @@
-"""Database backups in the storage: `python -m app.features.backup list`."""
+"""Database backups in the file storage: `python -m app.features.backup list`."""

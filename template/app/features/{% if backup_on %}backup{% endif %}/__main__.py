@@ -1,4 +1,4 @@
-"""Backups by hand: `python -m app.features.backup.__main__ list`, `create` or `restore NAME`, for the database in DATABASE_URL."""
+"""Back up and restore the database of DATABASE_URL: `python -m app.features.backup list|create|restore NAME`."""
 
 import argparse
 import asyncio
@@ -17,14 +17,14 @@ from app.features.storage.config import storage_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m app.features.backup.__main__", description=__doc__)
+    """Run the command and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m app.features.backup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show the backups in the storage, the newest first")
-    commands.add_parser("create", help="make one now")
-    restore = commands.add_parser("restore", help="load one into the database, which must be empty")
-    restore.add_argument("name", help="as `list` shows it")
-    restore.add_argument("--force", action="store_true", help="replace what is in the database")
+    commands.add_parser("list", help="list the backups, the newest first")
+    commands.add_parser("create", help="back up the database now")
+    restore = commands.add_parser("restore", help="load a backup into the database, which must be empty")
+    restore.add_argument("name", help="the name of the backup, as `list` prints it")
+    restore.add_argument("--force", action="store_true", help="delete everything in the database first")
     chosen = parser.parse_args(arguments)
     configure_logging()
     url = database_settings.sqlalchemy_url
@@ -41,19 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except (BaseError, OSError) as error:
-        # After its first line, what a storage raises is for those who write its library.
+        # The first line has the reason; the rest are details of obstore.
         reason = str(error).partition("\n")[0]
-        print(f"{reason} (the storage is STORAGE_URL={storage_settings.url})", file=sys.stderr)
+        print(f"{reason} (STORAGE_URL={storage_settings.url})", file=sys.stderr)
         return 1
     return 0
 
 
-def _leave(code: int) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without the interpreter's shutdown: a thread of obstore that is just letting go of an object aborts it, with code 134.
+    # Skip the interpreter's shutdown: a thread of obstore that still releases an object aborts it with code 134.
     os._exit(code)
 
 
 if __name__ == "__main__":
-    _leave(main())
+    _exit(main())

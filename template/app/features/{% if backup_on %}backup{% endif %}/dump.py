@@ -1,4 +1,4 @@
-"""The dump of a database as a stream, and back: one module for each kind of database."""
+"""Dump a database to a stream and load it again: one module for each kind of database."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -11,27 +11,27 @@ from app.features.backup.errors import BackupFailed
 
 
 class Dumper(Protocol):
-    """How a kind of database is dumped and loaded; each module's docstrings say what is raised."""
+    """Dumps and loads one kind of database. The docstrings of each module list the exceptions."""
 
     SUFFIX: str
 
     def dump(self, url: URL) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Give the database's content as of now, a piece at a time."""
+        """Yield a consistent dump of the database in chunks."""
 
     async def load(self, url: URL, content: AsyncIterator[bytes], *, replace: bool) -> None:
-        """Load what `dump` gave."""
+        """Load a dump into the database."""
 
 
 _DUMPERS: dict[str, Dumper] = {"mysql": mysql, "mariadb": mysql, "postgresql": postgresql, "sqlite": sqlite}
 
 
 def dumper_for(url: URL) -> Dumper:
-    """Return how this database is dumped.
+    """Return the dumper for this database.
 
     Raises:
-        BackupFailed: there is no way for its kind.
+        BackupFailed: this kind of database is not supported.
     """
     name = url.get_backend_name()
     if name not in _DUMPERS:
-        raise BackupFailed(f"There is no backup of a {name} database: {', '.join(sorted(_DUMPERS))} can be backed up.")
+        raise BackupFailed(f"A {name} database cannot be backed up; supported are {', '.join(sorted(_DUMPERS))}.")
     return _DUMPERS[name]

@@ -1,5 +1,5 @@
-"""What went wrong with a backup."""
+"""Errors of backups."""
 
 
 class BackupFailed(Exception):
-    """A backup was not made or not restored; the message says why, without a secret."""
+    """A backup was not created or not restored; the message is the reason and contains no secret."""

@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB database as SQL, by its dump program, and back, by its client.
+"""Dump a MySQL or MariaDB database as SQL with its dump program, and load it with its client.
 
 https://mariadb.com/kb/en/mariadb-dump/ https://dev.mysql.com/doc/refman/en/mysqldump.html
 """
@@ -16,44 +16,44 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.features.backup.errors import BackupFailed
-from app.features.backup.programs import find_program, running
+from app.features.backup.programs import find_program, run_program
 
 SUFFIX = "sql"
-_PACKAGE = "default-mysql-client (MariaDB's, for either) or mysql-client"
+_PACKAGE = "default-mysql-client (MariaDB's, works with both) or mysql-client"
 
 
 @contextlib.asynccontextmanager
 async def dump(url: URL) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Give the database's content as of now, a piece at a time; it can be used meanwhile.
+    """Yield a consistent dump of the database in chunks; the database stays usable meanwhile.
 
     Raises:
-        BackupFailed: the dump program is missing or says no.
+        BackupFailed: the dump program is missing or fails.
     """
     with _options_file(url) as options:
         command = [
             find_program("mariadb-dump", "mysqldump", package=_PACKAGE),
-            # First, as it must be.
+            # Must be the first option.
             f"--defaults-file={options}",
-            # One state of all tables, without locking them, and no table in memory as a whole.
+            # A consistent state of all tables without locks, and no whole table in memory.
             *("--single-transaction", "--quick", "--skip-lock-tables"),
             *("--routines", "--triggers", "--events", "--no-tablespaces"),
             *("--default-character-set=utf8mb4", "--max-allowed-packet=1G"),
             url.database or "",
         ]
-        async with running(command, {}, secret=url.password) as program:
+        async with run_program(command, {}, secret=url.password) as program:
             yield program.output()
 
 
 async def load(url: URL, content: AsyncIterator[bytes], *, replace: bool) -> None:
-    """Run a dump in the database. There is no undoing: MySQL's statements about tables are no part of a transaction.
+    """Load a dump into the database. It cannot be rolled back, because MySQL commits at each DDL statement.
 
     Args:
         url: the database.
-        content: what `dump` gave.
-        replace: drop first what is in the database.
+        content: the dump.
+        replace: drop everything in the database first.
 
     Raises:
-        BackupFailed: the client is missing or says no; the database may be filled in part.
+        BackupFailed: the client is missing or fails; the database may be partially restored.
     """
     program_path = find_program("mariadb", "mysql", package=_PACKAGE)
     if replace:
@@ -62,15 +62,17 @@ async def load(url: URL, content: AsyncIterator[bytes], *, replace: bool) -> Non
         command = [program_path, f"--defaults-file={options}", "--default-character-set=utf8mb4"]
         command += ["--max-allowed-packet=1G", url.database or ""]
         try:
-            async with running(command, {}, fed=True, secret=url.password) as program:
+            async with run_program(command, {}, reads_input=True, secret=url.password) as program:
                 await program.feed(content)
         except BackupFailed as error:
-            raise BackupFailed(f"{error}\nThe database may be filled in part: restore with --force.") from error
+            raise BackupFailed(
+                f"{error}\nThe database may be partially restored; restore again with --force."
+            ) from error
 
 
 @contextlib.contextmanager
 def _options_file(url: URL) -> Iterator[str]:
-    """Write the URL into a file that only this user reads: a command line would show the password to everybody."""
+    """Write the URL to a file that only this user can read: every user of this host can see command lines."""
     socket = url.query.get("unix_socket")
     values = {
         "host": url.host,
@@ -78,10 +80,10 @@ def _options_file(url: URL) -> Iterator[str]:
         "user": url.username,
         "password": url.password,
         "socket": socket,
-        # Otherwise `localhost` would mean a socket.
+        # Without it, `localhost` would mean a Unix socket.
         "protocol": "socket" if socket else "tcp",
         **{name.replace("_", "-"): url.query.get(name) for name in ("ssl_ca", "ssl_cert", "ssl_key")},
-        # Only MySQL's own program knows it: a server with GTIDs would refuse to load them again.
+        # Only MySQL's program knows the option (`loose-`): a server with GTIDs would refuse to load them again.
         "loose-set-gtid-purged": "OFF",
     }
     lines = [f"{name}={_quoted(str(value))}" for name, value in values.items() if value is not None]
@@ -103,7 +105,7 @@ async def _empty(url: URL) -> None:
         async with engine.begin() as connection:
             await connection.run_sync(_drop_all)
     except SQLAlchemyError as error:
-        raise BackupFailed(f"The database could not be emptied: {error}") from error
+        raise BackupFailed(f"The tables of the database could not be dropped: {error}") from error
     finally:
         await engine.dispose()
 
@@ -111,7 +113,7 @@ async def _empty(url: URL) -> None:
 def _drop_all(connection: Connection) -> None:
     inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
-    # Otherwise their order would matter.
+    # Without this, the tables would have to be dropped in the order of their foreign keys.
     connection.execute(text("SET FOREIGN_KEY_CHECKS = 0"))
     for kind, names in (("VIEW", inspector.get_view_names()), ("TABLE", inspector.get_table_names())):
         for name in names:

@@ -1,4 +1,7 @@
-"""A PostgreSQL database as SQL, by pg_dump, and back, by psql. https://www.postgresql.org/docs/current/app-pgdump.html"""
+"""Dump a PostgreSQL database as SQL with pg_dump, and load it with psql.
+
+https://www.postgresql.org/docs/current/app-pgdump.html
+"""
 
 import contextlib
 import re
@@ -7,12 +10,12 @@ from collections.abc import AsyncIterator
 from sqlalchemy.engine import URL
 
 from app.features.backup.errors import BackupFailed
-from app.features.backup.programs import Program, find_program, running
+from app.features.backup.programs import Program, find_program, run_program
 
 SUFFIX = "sql"
-_PACKAGE = "postgresql-client, of the server's version or newer,"
+_PACKAGE = "postgresql-client (of the server's version or newer)"
 _OLDER = re.compile(r"server version: (?P<server>\S+?)[ ;].*pg_dump version: (?P<program>\S+)", re.DOTALL)
-# Everything but what every database has; it waits for nobody for long.
+# Drops all schemas except the system's; lock_timeout limits how long it waits for other connections.
 _EMPTY = b"""
 SET lock_timeout = '30s';
 DO $$
@@ -29,31 +32,31 @@ GRANT USAGE ON SCHEMA public TO PUBLIC;
 
 @contextlib.asynccontextmanager
 async def dump(url: URL) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Give the database's content as of now, a piece at a time; it can be used meanwhile.
+    """Yield a consistent dump of the database in chunks; the database stays usable meanwhile.
 
     Raises:
-        BackupFailed: pg_dump is missing, older than the server, or says no.
+        BackupFailed: pg_dump is missing, older than the server, or fails.
     """
-    # Owners and rights are of the server, not of the database: another one has other users.
+    # Owners and privileges refer to roles of this server, which another server does not have.
     command = [find_program("pg_dump", package=_PACKAGE), "--no-password", "--no-owner", "--no-privileges"]
-    async with running(command, _environment(url), secret=url.password) as program:
+    async with run_program(command, _environment(url), secret=url.password) as program:
         yield _output(program)
 
 
 async def load(url: URL, content: AsyncIterator[bytes], *, replace: bool) -> None:
-    """Run a dump in the database, all of it or nothing.
+    """Load a dump into the database in one transaction.
 
     Args:
         url: the database.
-        content: what `dump` gave.
-        replace: drop first what is in the database.
+        content: the dump.
+        replace: drop everything in the database first.
 
     Raises:
-        BackupFailed: psql is missing or says no; the database is as it was.
+        BackupFailed: psql is missing or fails; the database is unchanged.
     """
     command = [find_program("psql", package=_PACKAGE), "--no-password", "--no-psqlrc", "--quiet"]
     command += ["--set=ON_ERROR_STOP=1", "--file=-"]
-    async with running(command, _environment(url), fed=True, secret=url.password) as program:
+    async with run_program(command, _environment(url), reads_input=True, secret=url.password) as program:
         await program.feed(_in_transaction(content, replace=replace))
 
 
@@ -67,13 +70,13 @@ async def _output(program: Program) -> AsyncIterator[bytes]:
             raise
         major = versions["server"].partition(".")[0]
         raise BackupFailed(
-            f"pg_dump {versions['program']} is older than the server, {versions['server']}: install the package "
-            f"postgresql-client-{major} where the worker runs, or name the folder of its programs in BACKUP_PROGRAMS."
+            f"pg_dump {versions['program']} is older than the server {versions['server']}. Install the package "
+            f"postgresql-client-{major} on the worker, or set BACKUP_PROGRAMS to the folder of its programs."
         ) from error
 
 
 async def _in_transaction(content: AsyncIterator[bytes], *, replace: bool) -> AsyncIterator[bytes]:
-    # Not psql's --single-transaction, which would commit what there is when its input ends too early.
+    # Not psql's --single-transaction: it would commit a truncated dump.
     yield b"BEGIN;\n"
     if replace:
         yield _EMPTY
@@ -83,7 +86,7 @@ async def _in_transaction(content: AsyncIterator[bytes], *, replace: bool) -> As
 
 
 def _environment(url: URL) -> dict[str, str]:
-    """Return the URL as libpq's variables: a command line would show the password to everybody on the machine."""
+    """Return the URL as libpq's environment variables: every user of this host can see command lines."""
     _, options = url.get_dialect()().create_connect_args(url)
     names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "database": "PGDATABASE"}
     environment = {"PGCONNECT_TIMEOUT": "10"}

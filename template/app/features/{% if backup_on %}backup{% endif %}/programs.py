@@ -1,4 +1,4 @@
-"""Running the programs that a database brings, which read and write it as a stream."""
+"""Run a database's client programs, which read or write a dump as a stream."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ from app.features.backup.config import backup_settings
 from app.features.backup.errors import BackupFailed
 
 _CHUNK = 1024 * 1024
-# Of what a program says, the end: that is where it gives up.
-_SAID = 2000
+# Keep the end of stderr, which has the reason of a failure.
+_STDERR_BYTES = 2000
 
 
 def find_program(*names: str, package: str) -> str:
-    """Return where the first of these programs is.
+    """Return the path of the first of these programs that exists.
 
     Raises:
-        BackupFailed: there is none of them.
+        BackupFailed: none exists.
     """
     folder = backup_settings.programs
     for name in names:
@@ -29,13 +29,13 @@ def find_program(*names: str, package: str) -> str:
         if found:
             return found
     raise BackupFailed(
-        f"There is no {' or '.join(names)} in {folder or 'PATH'}: install the package {package} where the worker runs, "
-        "or name the folder in BACKUP_PROGRAMS."
+        f"{' or '.join(names)} was not found in {folder or 'PATH'}. Install the package {package} on the worker, "
+        "or set BACKUP_PROGRAMS to the folder of the program."
     )
 
 
 class Program:
-    """A program that runs."""
+    """A running program."""
 
     def __init__(self, process: Process, name: str, secret: str | None) -> None:
         self._process = process
@@ -44,76 +44,76 @@ class Program:
         self._stderr: Any = process.stderr
         self._name = name
         self._secret = secret
-        self._said = bytearray()
-        self._listener = asyncio.create_task(self._listen())
+        self._errors = bytearray()
+        self._stderr_reader = asyncio.create_task(self._read_stderr())
 
     async def output(self) -> AsyncIterator[bytes]:
-        """Give what it writes.
+        """Yield what the program writes to stdout.
 
         Raises:
-            BackupFailed: it ended with an error; raised in the place of the end.
+            BackupFailed: the program failed; raised after its output.
         """
         while chunk := await self._stdout.read(_CHUNK):
             yield chunk
         await self._end()
 
     async def feed(self, content: AsyncIterator[bytes]) -> None:
-        """Have it read `content`, and return when it has ended.
+        """Write `content` to the program's stdin and wait until it exits.
 
         Raises:
-            BackupFailed: it ended with an error.
+            BackupFailed: the program failed.
         """
         async for chunk in content:
             try:
                 self._stdin.write(chunk)
                 await self._stdin.drain()
             except (BrokenPipeError, ConnectionResetError):
-                # It has given up, and says why.
+                # The program has failed; `_end` reports why.
                 break
         self._stdin.close()
         await self._end()
 
     async def stop(self) -> None:
-        """End it, if it has not ended."""
+        """Kill the program if it still runs."""
         if self._process.returncode is None:
-            # Before its input closes: it must not take a part for the whole.
+            # Before its stdin closes, so that it does not take a truncated dump for a complete one.
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
-        await self._listener
+        await self._stderr_reader
 
     async def _end(self) -> None:
         code = await self._process.wait()
-        await self._listener
+        await self._stderr_reader
         if code:
-            said = self._said.decode(errors="replace").strip()
+            message = self._errors.decode(errors="replace").strip()
             if self._secret:
-                said = said.replace(self._secret, "***")
-            raise BackupFailed(said or f"{self._name} ended with {code}")
+                message = message.replace(self._secret, "***")
+            raise BackupFailed(message or f"{self._name} failed with exit code {code}.")
 
-    async def _listen(self) -> None:
-        while said := await self._stderr.read(_SAID):
-            self._said += said
-            del self._said[:-_SAID]
+    async def _read_stderr(self) -> None:
+        while chunk := await self._stderr.read(_STDERR_BYTES):
+            self._errors += chunk
+            del self._errors[:-_STDERR_BYTES]
 
 
 @contextlib.asynccontextmanager
-async def running(
-    command: Sequence[str], environment: Mapping[str, str], *, fed: bool = False, secret: str | None = None
+async def run_program(
+    command: Sequence[str], environment: Mapping[str, str], *, reads_input: bool = False, secret: str | None = None
 ) -> AsyncIterator[Program]:
-    """Run a program for the time of the block; killed if it still runs at its end.
+    """Run a program; kill it at the end of the block if it still runs.
 
     Args:
-        command: the program and its arguments, which everybody on the machine can see: no secret.
-        environment: variables beside this process's own.
-        fed: it reads, rather than writes.
-        secret: what must not be in a message.
+        command: the program and its arguments. Must not contain a secret: every user of this host can see it.
+        environment: variables in addition to this process's.
+        reads_input: whether the program reads from stdin instead of writing to stdout.
+        secret: a text that is removed from error messages.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
         env={**os.environ, "LC_ALL": "C", **environment},
-        stdin=PIPE if fed else DEVNULL,
-        stdout=DEVNULL if fed else PIPE,
+        stdin=PIPE if reads_input else DEVNULL,
+        stdout=DEVNULL if reads_input else PIPE,
         stderr=PIPE,
         limit=_CHUNK,
     )

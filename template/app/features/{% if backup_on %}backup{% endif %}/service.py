@@ -1,6 +1,6 @@
-"""Backups of a database in the storage: `backups/<database>_<UTC time>.<sql|db>.gz`, its checksum beside it.
+"""Backups of a database in the storage: `backups/<database>_<UTC time>.<sql|db>.gz` and its checksum.
 
-A backup counts once its checksum is there, which is written last: what was broken off before is never taken for one.
+The checksum is written last. A backup without one is incomplete and is never restored.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _CHECKSUM = ".sha256"
 _MOMENT = "%Y%m%dT%H%M%S.%fZ"
 _NAME = re.compile(r"(?P<database>\w+)_(?P<moment>\d{8}T\d{6}\.\d{6}Z)\.(sql|db)\.gz")
 _CHUNK = 1024 * 1024
-# With zlib's window of the largest size, 16 more stand for gzip's header.
+# zlib's largest window; adding 16 selects the gzip format.
 _GZIP = zlib.MAX_WBITS | 16
 
 _logger = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class _Hash(Protocol):
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup in the storage, its size in bytes as it is stored."""
+    """A backup in the storage; `size` is in bytes, compressed."""
 
     name: str
     database: str
@@ -53,13 +53,13 @@ class Backup:
 
 
 async def create_backup(url: URL) -> Backup:
-    """Write a backup of the database into the storage, compressed, never as a whole in memory.
+    """Write a compressed backup of the database to the storage, streamed in chunks.
 
     Raises:
-        BackupFailed: the database or its program says no; nothing is kept.
+        BackupFailed: the database or its program fails; nothing is stored.
     """
     now = datetime.now(UTC)
-    # The microseconds tell two apart that are made at once.
+    # The microseconds make the names of concurrent backups unique.
     dumper = dumper_for(url)
     name = f"{_short_name(url)}_{now.strftime(_MOMENT)}.{dumper.SUFFIX}.gz"
     path = checked(FOLDER, name)
@@ -73,14 +73,14 @@ async def create_backup(url: URL) -> Backup:
 
 
 async def list_backups() -> list[Backup]:
-    """Return the complete backups in the storage, of any database, the newest first."""
+    """Return all complete backups in the storage, of any database, the newest first."""
     return [backup for backup in await _stored() if backup.complete]
 
 
 async def delete_old_backups(database: str) -> list[str]:
     """Delete the database's backups that are older than BACKUP_RETENTION_DAYS and return their names.
 
-    The newest complete one stays, however old it is; what was broken off goes when it is old.
+    Keeps the newest complete backup, whatever its age. Old incomplete backups are deleted too.
     """
     limit = datetime.now(UTC) - timedelta(days=backup_settings.retention_days)
     own = [backup for backup in await _stored() if backup.database == database]
@@ -88,7 +88,7 @@ async def delete_old_backups(database: str) -> list[str]:
     old = [backup for backup in own if backup.made_at < limit and backup is not newest]
     for backup in old:
         path = checked(FOLDER, backup.name)
-        # First the checksum: broken off in between, the rest is no backup and goes the next time.
+        # The checksum first: if this is interrupted, the rest counts as incomplete and is deleted the next time.
         for part in (path + _CHECKSUM, path):
             if backup.complete or part == path:
                 await obstore.delete_async(store(), part)
@@ -97,35 +97,35 @@ async def delete_old_backups(database: str) -> list[str]:
 
 
 async def restore_backup(name: str, url: URL, *, force: bool = False) -> None:
-    """Load a backup into the database, once its checksum is verified.
+    """Verify the checksum of a backup and load it into the database.
 
     Args:
-        name: as `list_backups` returns it.
-        url: the database, which exists and is empty.
-        force: replace what is in the database.
+        name: the name from `list_backups`.
+        url: an existing, empty database.
+        force: delete everything in the database first.
 
     Raises:
-        BackupFailed: there is no such backup, it is damaged, the database is not empty, or it says no.
+        BackupFailed: the backup does not exist or is damaged, or the database is not empty or fails.
     """
     if name not in {backup.name for backup in await list_backups()}:
-        raise BackupFailed(f"There is no backup {name[:200]!r} in the storage: `list` shows those that there are.")
+        raise BackupFailed(f"There is no backup {name[:200]!r} in the storage; `list` prints the names.")
     dumper = dumper_for(url)
     if not name.endswith(f".{dumper.SUFFIX}.gz"):
-        raise BackupFailed(f"{name} was made by another kind of database.")
+        raise BackupFailed(f"{name} is a backup of another kind of database.")
     path = checked(FOLDER, name)
     await _verify(path)
     tables = await _tables(url)
     if tables and not force:
         raise BackupFailed(
             f"The database {url} is not empty: it has {len(tables)} tables, such as {tables[0]}. "
-            "Name an empty one in DATABASE_URL, or replace what is in this one with --force."
+            "Set DATABASE_URL to an empty one, or delete everything in this one with --force."
         )
     await dumper.load(url, _decompressed(path), replace=force)
     _logger.info("backup_restored", name=name)
 
 
 def _short_name(url: URL) -> str:
-    """Return the name of the database, a file's without its folder, as a part of a file's name."""
+    """Return the name of the database (of an SQLite file, its stem) as a valid part of a file name."""
     return re.sub(r"\W+", "_", Path(url.database or "").stem, flags=re.ASCII).strip("_")[:60] or "database"
 
 
@@ -145,7 +145,7 @@ async def _stored() -> list[Backup]:
 async def _compressed(content: AsyncIterator[bytes], digest: _Hash) -> AsyncIterator[bytes]:
     compressor = zlib.compressobj(wbits=_GZIP)
     async for chunk in content:
-        # In a thread, as the loop may have other tasks.
+        # In a thread, because the event loop may run other tasks.
         piece = await asyncio.to_thread(compressor.compress, chunk)
         if piece:
             digest.update(piece)
@@ -158,13 +158,13 @@ async def _compressed(content: AsyncIterator[bytes], digest: _Hash) -> AsyncIter
 async def _decompressed(path: str) -> AsyncIterator[bytes]:
     decompressor = zlib.decompressobj(wbits=_GZIP)
     async for chunk in await _read(path):
-        # Bounded: a little that is stored may be very much.
+        # In chunks: a small compressed file may decompress to a very large one.
         piece = await asyncio.to_thread(decompressor.decompress, bytes(chunk), _CHUNK)
         while piece:
             yield piece
             piece = await asyncio.to_thread(decompressor.decompress, decompressor.unconsumed_tail, _CHUNK)
     if not decompressor.eof:
-        raise BackupFailed(f"{path} ends in the middle.")
+        raise BackupFailed(f"{path} is truncated; restore another backup.")
 
 
 async def _read(path: str) -> AsyncIterator[Any]:
@@ -179,7 +179,7 @@ async def _verify(path: str) -> None:
     async for chunk in await _read(path):
         digest.update(chunk)
     if digest.hexdigest().encode() != written.partition(b" ")[0]:
-        raise BackupFailed(f"{path} is damaged: its checksum is not the one that was written beside it. Take another.")
+        raise BackupFailed(f"{path} is damaged: its checksum does not match. Restore another backup.")
 
 
 async def _tables(url: URL) -> list[str]:
@@ -188,10 +188,10 @@ async def _tables(url: URL) -> list[str]:
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(_table_names)
-    # Drivers raise errors of their own while they connect, which SQLAlchemy does not wrap.
+    # While connecting, drivers raise exceptions that SQLAlchemy does not wrap.
     except Exception as error:
         reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise BackupFailed(f"The database {url} does not answer: {reason or type(error).__name__}") from error
+        raise BackupFailed(f"The database {url} is unreachable: {reason or type(error).__name__}") from error
     finally:
         await engine.dispose()
 

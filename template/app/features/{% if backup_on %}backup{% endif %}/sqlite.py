@@ -1,6 +1,6 @@
-"""An SQLite database as a file of its own, and back. https://www.sqlite.org/backup.html
+"""Dump an SQLite database as a file, and load it. https://www.sqlite.org/backup.html
 
-Copies stand in the folder for temporary files meanwhile, which TMPDIR names.
+Temporary copies are written to the folder for temporary files (TMPDIR).
 """
 
 import asyncio
@@ -22,25 +22,25 @@ _WAIT = 30.0
 
 @contextlib.asynccontextmanager
 async def dump(url: URL) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Give the database's content as of now, a piece at a time; it can be used meanwhile.
+    """Yield a consistent dump of the database in chunks; the database stays usable meanwhile.
 
     Raises:
-        BackupFailed: there is no such database, it is damaged, or somebody keeps it locked.
+        BackupFailed: the database does not exist, is damaged, or stays locked.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.db"
         await asyncio.to_thread(_copy, _uri(url, "rw"), _file_uri(copy, "rwc"))
         await asyncio.to_thread(_check, copy)
-        yield _pieces(copy)
+        yield _chunks(copy)
 
 
 async def load(url: URL, content: AsyncIterator[bytes], *, replace: bool) -> None:
-    """Write a dump into the database, all of it or nothing, in place of what is there.
+    """Replace the database with a dump in one transaction.
 
     Args:
         url: the database.
-        content: what `dump` gave.
-        replace: nothing else: SQLite always replaces.
+        content: the dump.
+        replace: ignored; SQLite's backup always replaces the whole database.
 
     Raises:
         BackupFailed: the dump is damaged, or the database is in use.
@@ -54,7 +54,7 @@ async def load(url: URL, content: AsyncIterator[bytes], *, replace: bool) -> Non
         await asyncio.to_thread(_copy, _file_uri(copy, "rw"), _uri(url, "rwc"))
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
@@ -66,16 +66,16 @@ def _copy(source: str, target: str) -> None:
             contextlib.closing(sqlite3.connect(source, uri=True, timeout=_WAIT)) as reader,
             contextlib.closing(sqlite3.connect(target, uri=True, timeout=_WAIT)) as writer,
         ):
-            # In one step: between two, a writer would have it start again.
+            # In one step: a write between two steps would restart the copy.
             reader.backup(writer, progress=_give_up_when_locked)
     except sqlite3.Error as error:
         raise BackupFailed(f"SQLite: {error}") from error
 
 
 def _give_up_when_locked(status: int, _remaining: int, _total: int) -> None:
-    # Having waited for _WAIT; by itself it would wait for ever.
+    # SQLite has waited for _WAIT; `backup` would retry forever.
     if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        raise BackupFailed(f"SQLite: another process has locked the database for {_WAIT:g} s; it has to end first.")
+        raise BackupFailed(f"SQLite: another process has locked the database for {_WAIT:g} s; stop that process first.")
 
 
 def _check(path: Path) -> None:
@@ -91,12 +91,12 @@ def _check(path: Path) -> None:
 def _uri(url: URL, mode: str) -> str:
     name = url.database
     if not name or name == ":memory:":
-        raise BackupFailed("An SQLite database in memory is gone with its process: there is nothing to back up.")
+        raise BackupFailed("An in-memory SQLite database cannot be backed up; set DATABASE_URL to a file.")
     if name.startswith("file:"):
         return name
     path = Path(name)
     if mode == "rw" and not path.is_file():
-        raise BackupFailed(f"There is no SQLite database {path}.")
+        raise BackupFailed(f"The SQLite database {path} does not exist.")
     return _file_uri(path, mode)
 
 

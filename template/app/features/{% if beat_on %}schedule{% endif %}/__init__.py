@@ -1,1 +1,1 @@
-"""The schedule: beat's readiness checks."""
+"""Readiness and audit checks of beat and the schedule."""

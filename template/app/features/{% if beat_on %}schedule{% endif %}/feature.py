@@ -1,4 +1,4 @@
-"""What the schedule adds to the API."""
+"""Declare the feature: the readiness and audit checks of beat and the schedule."""
 
 from collections.abc import AsyncIterator
 

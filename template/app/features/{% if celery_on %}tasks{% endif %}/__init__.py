@@ -1,1 +1,1 @@
-"""Tasks over HTTP: their state, and the checks and errors of the queue."""
+"""Routes of tasks, and the checks and error responses of the queue."""

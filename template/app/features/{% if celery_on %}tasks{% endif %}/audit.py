@@ -1,4 +1,4 @@
-"""The audit's points about the broker, the result store and the workers."""
+"""The audit checks of the broker, the result store and the workers."""
 
 import asyncio
 import functools
@@ -19,19 +19,19 @@ _VARIABLES = {"broker": "CELERY_BROKER_URL", "results": "CELERY_RESULT_BACKEND"}
 
 
 async def broker_findings() -> AsyncIterator[Finding]:
-    """Check the Redis databases of queues and results, and that a worker is alive."""
-    answering = []
+    """Check the Redis databases of queues and results, and that a worker is running."""
+    reachable = []
     for name in _VARIABLES:
         failure = await failure_of(_with_client(name, lambda redis: redis.ping()))
         if failure:
             yield no_answer(f"redis ({name})", failure)
         else:
-            answering.append(name)
-            yield Finding("ok", f"redis ({name})", "answers")
-    for name in answering:
+            reachable.append(name)
+            yield Finding("ok", f"redis ({name})", "reachable")
+    for name in reachable:
         for require, text in (
-            (_require_persistence, "keeps its data"),
-            (functools.partial(_require_permissions, _VARIABLES[name]), "allows what is needed"),
+            (_require_persistence, "keeps its data at a restart"),
+            (functools.partial(_require_permissions, _VARIABLES[name]), "has all permissions"),
         ):
             failure = await failure_of(_with_client(name, require))
             yield problem(f"redis ({name})", failure) if failure else Finding("ok", f"redis ({name})", text)
@@ -40,11 +40,11 @@ async def broker_findings() -> AsyncIterator[Finding]:
 
 
 async def liveness_finding(part: str) -> Finding:
-    """Check that a part of the system has sent a heartbeat."""
+    """Check that a process has sent a heartbeat: `worker`, `beat` or `schedule`."""
     if await failure_of(_with_client("broker", lambda redis: redis.ping())):
-        return Finding("skipped", part, "Redis does not answer")
+        return Finding("skipped", part, "Redis is unreachable")
     failure = await failure_of(liveness.check(part))
-    return problem(part, f"{failure}. Is it started?") if failure else Finding("ok", part, "was heard of")
+    return problem(part, f"{failure}. Check that it is running.") if failure else Finding("ok", part, "has a heartbeat")
 
 
 def _with_client(name: str, use: Callable[[Any], Any]) -> Callable[[], Awaitable[Any]]:
@@ -58,13 +58,13 @@ def _with_client(name: str, use: Callable[[Any], Any]) -> Callable[[], Awaitable
 
 
 def _require_persistence(redis: Any) -> None:
-    """Raise what would make this server lose tasks. INFO is allowed where a service forbids CONFIG."""
+    """Raise Unmet if this server may lose tasks. Uses INFO, because hosting services forbid CONFIG."""
     problems = []
     policy = redis.info("memory").get("maxmemory_policy")
     if policy != "noeviction":
-        problems.append(f"maxmemory-policy is {policy}, which drops tasks and results when it is full: set noeviction.")
+        problems.append(f"maxmemory-policy is {policy}, which evicts tasks and results; set noeviction.")
     if not redis.info("persistence").get("aof_enabled"):
-        problems.append("the append-only file is off, so that a restart loses tasks and results: set appendonly yes.")
+        problems.append("appendonly is off, so a restart loses tasks and results; set appendonly yes.")
     if problems:
         raise Unmet(" ".join(problems))
 
@@ -86,9 +86,9 @@ def _databases_finding() -> Finding:
         users.setdefault(_redis_database(url), []).append(variable)
     shared = [" and ".join(variables) for variables in users.values() if len(variables) > 1]
     if shared:
-        text = f"{'; '.join(shared)} name the same database: give each its own, /0, /1 and /2, or its own server."
+        text = f"{'; '.join(shared)} use the same database; use different ones (/0, /1, /2) or different servers."
         return problem("redis databases", text)
-    return Finding("ok", "redis databases", "cache, queues and results have one each")
+    return Finding("ok", "redis databases", "cache, queues and results use different ones")
 
 
 def _redis_database(url: SecretStr) -> tuple[str, int, str]:

@@ -1,4 +1,4 @@
-"""What Celery adds to the API."""
+"""Declare the feature: the routes of tasks, and the checks and error responses of the queue."""
 
 from app.core.audit import AuditPoint
 from app.core.features import Feature, Routes

@@ -1,4 +1,4 @@
-"""Tasks over HTTP."""
+"""Routes to read a task's state, and an example that waits for a result."""
 
 import base64
 import math
@@ -14,14 +14,14 @@ from app.tasks.process_task import process_task
 from app.worker.publish import enqueue, status_of, wait_for
 from app.worker.status import TaskStatus
 
-_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "Redis does not answer"}}
+_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "Redis is unavailable"}}
 router = APIRouter(tags=["tasks"], responses=_UNAVAILABLE)
 examples = APIRouter(tags=["tasks"], responses=_UNAVAILABLE)
-"""Apart, as production does not serve it: whoever reaches the API could fill the queue."""
+"""A separate router, because production does not serve it: any client could fill the queue."""
 
 
 class TaskStatusResponse(BaseModel):
-    """State of a task: its result after SUCCESS, its error's type and message after RETRY, FAILURE or REVOKED."""
+    """The state of a task, with its result after SUCCESS, or its error after RETRY, FAILURE or REVOKED."""
 
     task_id: str
     status: str
@@ -30,7 +30,7 @@ class TaskStatusResponse(BaseModel):
 
 
 class ProcessResponse(BaseModel):
-    """`completed` with the result, `failed` with the error, or `processing`: ask GET /task/{task_id} later."""
+    """`completed` with the result, `failed` with the error, or `processing`; then poll GET /task/{task_id}."""
 
     status: str
     task_id: str
@@ -38,21 +38,23 @@ class ProcessResponse(BaseModel):
     error: dict[str, str] | None = None
 
 
-@router.get("/task/{task_id}", responses={404: {"description": "Never queued, another's, or its record has expired"}})
+@router.get(
+    "/task/{task_id}", responses={404: {"description": "The task is unknown, has expired, or belongs to another user"}}
+)
 async def task_status(
     task_id: Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$")], reader: TaskReaderDep
 ) -> TaskStatusResponse:
-    """Return the state of a task, to its owner where there are accounts."""
+    """Return the state of a task. With accounts, only its owner may read it."""
     status = await status_of(task_id)
-    # One answer for both: another would tell which ids there are.
+    # The same response in both cases, so that it does not reveal which ids exist.
     if status is None or not reader.may_read(status.owner):
-        raise HTTPException(404, f"No task {task_id} of yours is known: never queued, or its record has expired.")
+        raise HTTPException(404, f"You have no task {task_id}: it was never queued, or its record has expired.")
     return TaskStatusResponse(**_fields(status))
 
 
 @examples.post("/process", responses={202: {"model": ProcessResponse}, 500: {"model": ProcessResponse}})
 async def process_data(data: dict[str, Any], response: Response) -> ProcessResponse:
-    """Queue a task and wait for its result, for at most `CELERY_PROCESS_WAIT` seconds."""
+    """Queue a task and wait up to `CELERY_PROCESS_WAIT` seconds for its result."""
     result = await enqueue(process_task.s(data))
     status = await wait_for(result.id, celery_settings.process_wait)
     if status is None or not status.ready:
@@ -60,22 +62,22 @@ async def process_data(data: dict[str, Any], response: Response) -> ProcessRespo
         return ProcessResponse(status="processing", task_id=result.id)
     if status.error is not None:
         response.status_code = 500
-        return ProcessResponse(status="failed", task_id=result.id, error=_shown(status.error))
-    return ProcessResponse(status="completed", task_id=result.id, result=_shown(status.result))
+        return ProcessResponse(status="failed", task_id=result.id, error=_to_json(status.error))
+    return ProcessResponse(status="completed", task_id=result.id, result=_to_json(status.result))
 
 
 async def too_many_jobs(_: Request, error: Exception) -> JSONResponse:
-    """Answer 429 to an owner of too many jobs that have not ended."""
+    """Return 429 to an owner with too many unfinished jobs."""
     return JSONResponse({"detail": str(error)}, status_code=429, headers={"Retry-After": "30"})
 
 
 async def queue_unavailable(_: Request, error: Exception) -> JSONResponse:
-    """Answer 503 where Redis does not take or show a task."""
+    """Return 503 if Redis cannot store or return a task."""
     return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "5"})
 
 
 async def invalid_arguments(_: Request, error: Exception) -> JSONResponse:
-    """Answer 422 where no message can hold what a route queues, in the form of other invalid requests."""
+    """Return 422, with the same schema as other invalid requests, if the task's arguments do not fit a message."""
     return JSONResponse(
         {"detail": [{"type": "invalid_arguments", "loc": ["body"], "msg": str(error)}]}, status_code=422
     )
@@ -84,18 +86,18 @@ async def invalid_arguments(_: Request, error: Exception) -> JSONResponse:
 def _fields(status: TaskStatus) -> dict[str, Any]:
     return {
         "task_id": status.task_id,
-        "status": _shown(status.status),
-        "result": _shown(status.result),
-        "error": _shown(status.error),
+        "status": _to_json(status.status),
+        "result": _to_json(status.result),
+        "error": _to_json(status.error),
     }
 
 
-def _shown(value: Any) -> Any:
-    """Return a result as JSON can hold it; docs/celery.md lists what becomes of which type."""
+def _to_json(value: Any) -> Any:
+    """Return a value that JSON can represent; docs/celery.md lists the conversions."""
     if isinstance(value, dict):
-        return {_shown(str(key)): _shown(part) for key, part in value.items()}
+        return {_to_json(str(key)): _to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(part) for part in value]
+        return [_to_json(part) for part in value]
     if isinstance(value, bytes):
         try:
             return value.decode()

@@ -1,1 +1,1 @@
-"""Deletion of expired rows."""
+"""Delete expired rows."""

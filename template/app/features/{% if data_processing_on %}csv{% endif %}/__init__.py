@@ -1,1 +1,1 @@
-"""CSV files larger than memory: cleaned and summed up row by row."""
+"""Process CSV files of any size row by row."""

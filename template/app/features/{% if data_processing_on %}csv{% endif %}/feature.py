@@ -1,4 +1,4 @@
-"""What CSV files add to the API."""
+"""Declare the feature: the route that processes a CSV file."""
 
 from app.core.features import Feature
 from app.features.csv import routes

@@ -1,4 +1,4 @@
-"""Cells that a spreadsheet would take for formulas: https://owasp.org/www-community/attacks/CSV_Injection."""
+"""Prevent CSV injection: https://owasp.org/www-community/attacks/CSV_Injection."""
 
 import re
 
@@ -7,7 +7,7 @@ _NUMBER = re.compile(r"[+-]?(\d[\d.,]*|[.,]\d+)([eE][+-]?\d+)?%?", re.ASCII)
 
 
 def escape_formula(cell: object) -> object:
-    """Return a cell with an apostrophe before what a spreadsheet would run; numbers, such as -5, stay what they are."""
+    """Return the cell with an apostrophe in front if a spreadsheet would run it as a formula. Numbers are unchanged."""
     if isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell

@@ -1,8 +1,8 @@
-"""Processing a CSV file of any size into another one, in a way that a killed worker's successor goes on with.
+"""Process a CSV file of any size into another file, and resume after a crash.
 
-The output is written in parts, one for each batch of rows, and a checkpoint after each: `work/csv/<job>/` in the storage. Batches
-begin where the checkpoint says, so a part that was broken off is written again with the same content; in the end the parts
-become one file.
+The output is written in parts, one per batch of rows, with a checkpoint after each part: `work/csv/<job>/` in the
+storage. A batch starts at the checkpoint, so an incomplete part is written again with the same content. At the end the
+parts are joined to one file.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
 
 BATCH = 8 * 1024 * 1024
-"""Bytes of the input, or characters of the output, that become one part."""
+"""The size of one part: bytes of the input or characters of the output, whichever is reached first."""
 
 MAX_COLUMNS = 1000
 _WORK = "work/csv"
 _CHUNK = 4 * 1024 * 1024
-# A file of its own: one that is handed out twice goes on writing checkpoints.
+# Separate from the checkpoint: if the task is delivered twice, the other run still writes checkpoints.
 _RESULT = "result.json"
-# How long what jobs leave behind is kept: the result of a finished one, the parts of one that was never taken up again.
+# How long to keep the result of a finished job, and the parts of one that was never resumed.
 _KEPT = timedelta(days=7)
 
 Progress = Callable[[dict[str, Any]], None]
@@ -42,10 +42,10 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Checkpoint:
-    """Where a job is."""
+    """The progress of a job."""
 
     source: list[Any]
-    """Size, moment and version of the file: of another one the checkpoint says nothing."""
+    """Size, modification time and version of the file. The checkpoint is invalid for any other."""
     columns: list[str] = field(default_factory=list)
     offset: int = 0
     line: int = 0
@@ -55,28 +55,28 @@ class Checkpoint:
 
 
 def process_csv(owner: str, name: str, job: str, progress: Progress) -> dict[str, Any]:
-    """Process the owner's file `name` and return a summary; called again with the same `job`, go on.
+    """Process the owner's file `name` and return a summary. Another call with the same `job` resumes it.
 
-    Each row goes through `process_row` into `<name>_processed.csv`. What is no row, or is refused, stands with line number and
-    reason in `<name>_rejected.csv`. Both replace what has these names.
+    Each row goes through `process_row` into `<name>_processed.csv`. Invalid and rejected rows are written to
+    `<name>_rejected.csv` with line number and reason. Existing files with these names are replaced.
 
     Args:
-        owner: whose file it is.
-        name: the file.
-        job: the same for all attempts.
+        owner: the owner of the file.
+        name: the name of the file.
+        job: the id of the job, the same for all attempts.
         progress: called after each batch with `percent`, `processed` and `rejected`.
 
     Raises:
-        InvalidCsv: there is no such file, its first line names no columns, or it was replaced meanwhile.
-        InvalidFileName: a name that cannot be a file's, or is too long for those of the results to be made from it.
+        InvalidCsv: the file does not exist, its header is invalid, or it was replaced meanwhile.
+        InvalidFileName: the name is invalid, or too long for the names of the results.
     """
     source, folder = checked("files", owner, name), f"{_WORK}/{checked(job)}"
     outputs = [checked("files", owner, output) for output in output_names(name)]
-    _forget_old_jobs()
+    _delete_old_jobs()
     try:
         meta = obstore.head(store(), source)
     except FileNotFoundError as error:
-        raise InvalidCsv(f"there is no file {name}") from error
+        raise InvalidCsv(f"the file {name} does not exist") from error
     version = [meta["size"], str(meta["last_modified"]), meta["e_tag"]]
     result = _result(folder, version)
     if result is not None:
@@ -86,20 +86,21 @@ def process_csv(owner: str, name: str, job: str, progress: Progress) -> dict[str
         _write_parts(source, folder, state, meta, progress)
         result = _finish(outputs, folder, state)
     except Exception:
-        # Handed out twice, as happens when Redis is lost for a while: whoever ends first deletes the parts of both.
+        # If the task is delivered twice, for example after an outage of Redis, the run that ends first deletes all
+        # parts.
         result = _result(folder, version)
-        # An end for good; one that is killed gets no further, and its parts stay.
-        _delete(folder, but=_RESULT if result else None)
+        # The job has failed. A killed run does not get here, so its parts are kept.
+        _delete(folder, keep=_RESULT if result else None)
         if result is None:
             raise
         return result
     obstore.put(store(), f"{folder}/{_RESULT}", json.dumps([version, result]).encode())
-    _delete(folder, but=_RESULT)
+    _delete(folder, keep=_RESULT)
     return result
 
 
 def output_names(name: str) -> tuple[str, str]:
-    """Return the names of the files that the rows of `name` and those put aside go to."""
+    """Return the names of the files for the processed and the rejected rows of `name`."""
     path = PurePosixPath(name)
     return f"{path.stem}_processed{path.suffix}", f"{path.stem}_rejected{path.suffix}"
 
@@ -111,7 +112,7 @@ def _write_parts(source: str, folder: str, state: Checkpoint, meta: "ObjectMeta"
     batch = _Batch(state.columns)
     for row in rows:
         batch.add(row)
-        # Reasons make rows longer, and so may `process_row`: what is written is in memory until the part is.
+        # The output is in memory until the part is written, and may be larger than the input.
         if max(row.end.offset - state.offset, batch.size) >= BATCH:
             _close(batch, folder, state, row.end)
             progress(_progress(state, meta["size"]))
@@ -120,18 +121,18 @@ def _write_parts(source: str, folder: str, state: Checkpoint, meta: "ObjectMeta"
 
 
 class _Batch:
-    """The rows of a part, and those put aside."""
+    """The processed and rejected rows of a part."""
 
     def __init__(self, columns: list[str]) -> None:
         self._columns = columns
-        self.output, self.aside = io.StringIO(), io.StringIO()
+        self.output, self.rejected_output = io.StringIO(), io.StringIO()
         self._writer = csv.DictWriter(self.output, output_columns(columns))
-        self._aside = csv.writer(self.aside)
+        self._rejected_writer = csv.writer(self.rejected_output)
         self.processed = self.rejected = 0
 
     @property
     def size(self) -> int:
-        return self.output.tell() + self.aside.tell()
+        return self.output.tell() + self.rejected_output.tell()
 
     def add(self, row: Row) -> None:
         problem = row.problem
@@ -146,13 +147,17 @@ class _Batch:
             self._writer.writerow({column: escape_formula(value) for column, value in processed.items()})
             self.processed += 1
         else:
-            self._aside.writerow([row.line, escape_formula(problem[:500]), escape_formula(",".join(row.values)[:1000])])
+            self._rejected_writer.writerow(
+                [row.line, escape_formula(problem[:500]), escape_formula(",".join(row.values)[:1000])]
+            )
             self.rejected += 1
 
 
 def _close(batch: _Batch, folder: str, state: Checkpoint, end: Position) -> None:
     obstore.put(store(), _part(folder, "processed", state.parts), batch.output.getvalue().encode(errors="replace"))
-    obstore.put(store(), _part(folder, "rejected", state.parts), batch.aside.getvalue().encode(errors="replace"))
+    obstore.put(
+        store(), _part(folder, "rejected", state.parts), batch.rejected_output.getvalue().encode(errors="replace")
+    )
     state.parts += 1
     state.processed += batch.processed
     state.rejected += batch.rejected
@@ -186,7 +191,7 @@ async def _join(target: str, header: list[str], folder: str, kind: str, parts: i
             if part.meta["size"]:
                 yield bytes(await part.bytes_async())
 
-    # `put` could not take a generator that reads with `get`.
+    # The synchronous `put` does not accept a generator that calls `get`.
     await obstore.put_async(store(), target, content(), max_concurrency=2)
 
 
@@ -195,14 +200,14 @@ def _header(row: Row | None) -> list[str]:
         raise InvalidCsv("the file is empty")
     columns = [value.strip() for value in row.values]
     if row.problem:
-        raise InvalidCsv(f"the first line: {row.problem}")
+        raise InvalidCsv(f"the header is invalid: {row.problem}")
     if not all(columns) or len(set(columns)) < len(columns) or len(columns) > MAX_COLUMNS:
-        raise InvalidCsv(f"the first line must name 1 to {MAX_COLUMNS} columns, each with a name of its own")
+        raise InvalidCsv(f"the header must have 1 to {MAX_COLUMNS} columns with unique names")
     return columns
 
 
 def _chunks(path: str, offset: int, meta: "ObjectMeta") -> Iterator[bytes]:
-    # Requests of their own: one for the whole file would run out of time where rows take long.
+    # One request per chunk: a request for the whole file would time out if the rows take long.
     for start in range(offset, meta["size"], _CHUNK):
         wanted: GetOptions = {"range": (start, min(start + _CHUNK, meta["size"]))}
         if meta["e_tag"]:
@@ -210,7 +215,7 @@ def _chunks(path: str, offset: int, meta: "ObjectMeta") -> Iterator[bytes]:
         try:
             yield bytes(obstore.get(store(), path, options=wanted).bytes())
         except (FileNotFoundError, PreconditionError) as error:
-            raise InvalidCsv("the file was replaced or deleted while it was read") from error
+            raise InvalidCsv("the file was replaced or deleted during processing") from error
 
 
 def _progress(state: Checkpoint, size: int) -> dict[str, Any]:
@@ -242,10 +247,10 @@ def _save(folder: str, state: Checkpoint) -> None:
     obstore.put(store(), f"{folder}/checkpoint.json", json.dumps(asdict(state)).encode())
 
 
-def _delete(folder: str, but: str | None = None) -> None:
+def _delete(folder: str, keep: str | None = None) -> None:
     for chunk in obstore.list(store(), folder):
         for meta in chunk:
-            if meta["path"] != f"{folder}/{but}":
+            if meta["path"] != f"{folder}/{keep}":
                 _delete_file(meta["path"])
 
 
@@ -256,7 +261,7 @@ def _delete_file(path: str) -> None:
         return
 
 
-def _forget_old_jobs() -> None:
+def _delete_old_jobs() -> None:
     limit = datetime.now(UTC) - _KEPT
     for chunk in obstore.list(store(), _WORK):
         for meta in chunk:

@@ -1,4 +1,4 @@
-"""Reading CSV of any size: one row in memory at a time, with where it stands, and a reason for what is no row."""
+"""Read CSV files of any size, one row in memory at a time, with line numbers and the reason why a row is invalid."""
 
 import csv
 import io
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MAX_LINE = 1024 * 1024
-"""Bytes of a line. A field, which may span lines, has at most `csv.field_size_limit()` characters."""
+"""Maximum bytes of a line. `csv.field_size_limit()` limits the characters of a field, which may span several lines."""
 MAX_ROW = 4 * MAX_LINE
-"""Bytes of a row with all of its lines: fields that each hold a line break would make one of a whole file."""
+"""Maximum bytes of a row with all its lines: fields with line breaks could otherwise turn a whole file into one row."""
 
 
 class InvalidCsv(Exception):
-    """The file as a whole cannot be processed; the message says why."""
+    """The whole file cannot be processed; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class Position:
     """How far a file has been read."""
 
     offset: int = 0
-    """Bytes."""
+    """In bytes."""
     line: int = 0
-    """Lines, as an editor counts them."""
+    """In lines, as an editor counts them."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row, or what stands in the place of one and why it is none."""
+    """A row; `problem` is the reason if it is invalid, else None."""
 
     line: int
-    """The number of its first line."""
+    """The number of the row's first line."""
     values: list[str]
     problem: str | None
     end: Position
 
 
 class CsvReader:
-    """Reads rows from the bytes of a file, in UTF-8, that begin at `start`."""
+    """Read rows from the UTF-8 bytes of a file, starting at `start`."""
 
     def __init__(self, chunks: Iterable[bytes], start: Position) -> None:
         self._lines = _split(chunks)
@@ -47,11 +47,11 @@ class CsvReader:
         self._problem: str | None = None
 
     def rows(self) -> Iterator[Row]:
-        """Give the rows. Empty lines are skipped.
+        """Yield the rows; skip empty lines.
 
-        A quote that is never closed takes what follows with it up to the limit of a field; then reading goes on.
+        A quote that is never closed consumes the following text up to the limit of a field; then reading continues.
         """
-        # Not a generator: it would be over once it has raised.
+        # An iterator instead of a generator: a generator ends when it raises an exception.
         reader = csv.reader(iter(self._next_line, None), strict=True)
         while True:
             first = self._line + 1
@@ -78,10 +78,10 @@ class CsvReader:
         else:
             self._row_size += size
             try:
-                # Spreadsheets begin a file with a mark of the encoding.
+                # Spreadsheets start a file with a byte order mark.
                 text = line.decode("utf-8-sig" if self._offset == 0 else "utf-8")
             except UnicodeDecodeError:
-                self._problem = "it is not UTF-8"
+                self._problem = "the row is not valid UTF-8"
                 text = line.decode(errors="replace")
         self._offset += size
         self._line += 1
@@ -91,7 +91,7 @@ class CsvReader:
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[tuple[bytes | None, int]]:
-    """Give lines with their ends, None for one longer than MAX_LINE, and how many bytes each has."""
+    """Yield each line with its line ending, or None if it is longer than MAX_LINE, and its size in bytes."""
     rest = b""
     dropped = 0
     for chunk in chunks:

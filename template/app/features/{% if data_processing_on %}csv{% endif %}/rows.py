@@ -1,19 +1,19 @@
-"""What is done with a row of a CSV file. Put your own here."""
+"""How a row of a CSV file is processed. Replace this with your own processing."""
 
 
 def output_columns(columns: list[str]) -> list[str]:
-    """Return the columns of the output, given those of the input."""
+    """Return the output's columns for the input's columns."""
     return columns
 
 
 def process_row(row: dict[str, str]) -> dict[str, str]:
-    """Return the row as it is written to the output: its values without spaces around them.
+    """Return the output row: here the values without surrounding spaces.
 
-    Rows are handed over in order. After a crash the rows of the last batch are handed over again, and are still in the output
-    once: what else this does must bear that.
+    Called for each row in order. After a crash it is called again for the rows of the last batch. They appear in the
+    output once, but any other side effect must be idempotent.
 
     Raises:
-        ValueError: the row is put aside, with the message as the reason.
+        ValueError: the row is rejected; the message is the reason.
     """
     processed = {column: value.strip() for column, value in row.items()}
     if not any(processed.values()):

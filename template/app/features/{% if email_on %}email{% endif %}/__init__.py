@@ -1,1 +1,1 @@
-"""Mails: `email_service`, templates and SMTP."""
+"""Send mails: `email_service`, templates and SMTP."""

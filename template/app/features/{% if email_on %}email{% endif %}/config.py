@@ -1,4 +1,4 @@
-"""Settings of the mail server."""
+"""Settings of the mail server and the sender."""
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -9,22 +9,24 @@ from app.core.mail_address import MAX_LENGTH, sendable
 
 
 class EmailSettings(SettingsGroup):
-    """Which server takes mails, and who sends them."""
+    """The mail server and the sender."""
 
     model_config = SettingsConfigDict(env_prefix="EMAIL_")
 
-    host: str = Field("localhost", min_length=1, max_length=253, description="Mail server; `make dev` runs one.")
-    port: int = Field(1025, ge=1, le=65535, description="Its port: 587 with EMAIL_USE_TLS, 465 with EMAIL_USE_SSL.")
-    host_user: str = Field("", max_length=254, description="User; empty sends without logging in.")
+    host: str = Field(
+        "localhost", min_length=1, max_length=253, description="Host of the mail server; `make dev` runs one."
+    )
+    port: int = Field(1025, ge=1, le=65535, description="Port: usually 587 with EMAIL_USE_TLS, 465 with EMAIL_USE_SSL.")
+    host_user: str = Field("", max_length=254, description="User name; empty means no authentication.")
     host_password: SecretStr = Field(SecretStr(""), description="Password of that user.")
-    use_tls: bool = Field(False, description="Switch to TLS after connecting (STARTTLS).")
-    use_ssl: bool = Field(False, description="TLS from the first byte.")
-    timeout: float = Field(10, ge=0.1, le=300, description="Seconds to wait for the server at each step.")
-    from_name: str = Field(defaults.NAME, max_length=100, description="Name of the sender.")
+    use_tls: bool = Field(False, description="Connect without TLS, then upgrade (STARTTLS).")
+    use_ssl: bool = Field(False, description="Connect with TLS.")
+    timeout: float = Field(10, ge=0.1, le=300, description="Seconds to wait for each response of the server.")
+    from_name: str = Field(defaults.NAME, max_length=100, description="Name of the sender in mails.")
     from_email: str = Field(
         defaults.EMAIL,
         max_length=MAX_LENGTH,
-        description="Address of the sender, in ASCII before the @.",
+        description="Address of the sender; the part before the @ must be ASCII.",
     )
 
     @field_validator("from_email")
@@ -38,18 +40,22 @@ class EmailSettings(SettingsGroup):
     @model_validator(mode="after")
     def _one_kind_of_tls(self) -> "EmailSettings":
         if self.use_tls and self.use_ssl:
-            raise ValueError("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other: 587 wants the first, 465 the second")
+            raise ValueError(
+                "EMAIL_USE_TLS and EMAIL_USE_SSL are both on; use the first for port 587, the second for 465"
+            )
         return self
 
     def audit(self) -> list[str]:
-        """Return what is not fit for production."""
+        """Return one sentence for each setting that is not safe for production."""
         if not self.host_user:
             return []
         problems = []
         if weak_secret(self.host_password.get_secret_value()):
-            problems.append("EMAIL_HOST_PASSWORD is empty, a default, weak or unfilled.")
+            problems.append(
+                "EMAIL_HOST_PASSWORD is empty or a default, weak or placeholder password; set the server's."
+            )
         if not (self.use_tls or self.use_ssl or is_local(self.host)):
-            problems.append("EMAIL_USE_TLS and EMAIL_USE_SSL are off: the password would travel unencrypted.")
+            problems.append("EMAIL_USE_TLS and EMAIL_USE_SSL are off: the password is sent unencrypted. Turn one on.")
         return problems
 
 

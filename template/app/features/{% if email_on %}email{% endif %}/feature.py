@@ -1,4 +1,4 @@
-"""What mails add to the audit."""
+"""Declare the feature: the audit check of mails."""
 
 from app.core.audit import AuditPoint
 from app.core.features import Feature

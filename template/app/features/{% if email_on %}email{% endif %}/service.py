@@ -1,4 +1,4 @@
-"""Mails from templates: HTML and text. For tasks: these calls wait for the mail server, so no route makes them."""
+"""Send mails from templates, as text and HTML. Call this only in tasks: the calls wait for the mail server."""
 
 import asyncio
 from email.errors import HeaderParseError
@@ -20,11 +20,11 @@ __all__ = ["MAIL_TASK", "EmailService", "MailError", "TemporaryMailError", "deli
 
 MAIL_TASK: TaskOptions = {
     "queue_name": "high",
-    # Codes open accounts, and mails are private: they must not stand in Flower.
+    # Mails are private and codes give access to accounts, so Flower must not show them.
     "redact_arguments": True,
-    # A server that takes its time at every step has a later attempt too.
+    # SoftTimeLimitExceeded: a mail server that responds slowly at every step.
     "autoretry_for": (TemporaryMailError, SoftTimeLimitExceeded),
-    # Together up to half an hour: as long as a code is good, and as servers that know no sender yet keep one waiting.
+    # Up to half an hour in total: the lifetime of a code, and enough for servers that greylist unknown senders.
     "max_retries": 10,
     "retry_backoff": 2,
     "retry_backoff_max": 600,
@@ -35,28 +35,29 @@ MAIL_TASK: TaskOptions = {
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).resolve().parent / "templates"),
     undefined=StrictUndefined,
-    # In the texts escaping would show.
+    # Escaping would be visible in the plain text.
     autoescape=select_autoescape(["html"]),
     keep_trailing_newline=True,
 )
 
 
 class EmailService:
-    """Writes mails from the templates in `app/templates/email/` and sends them.
+    """Render mails from the templates in `app/features/email/templates/` and send them.
 
-    A template is a `.txt` file and, if it is there, an `.html` file of the same name. `app_name` is known in each.
+    A template is a `.txt` file and, optionally, an `.html` file of the same name. Both can use `app_name`.
     """
 
     def render(self, template: str, **context: object) -> str:
-        """Return the text of `template`, given without its ending.
+        """Return the plain text of `template`, which is named without a file extension.
 
         Raises:
-            jinja2.TemplateNotFound, jinja2.UndefinedError: no such template, or it needs a value that is not given.
+            jinja2.TemplateNotFound: the template does not exist.
+            jinja2.UndefinedError: the template needs a value that is missing.
         """
         return _TEMPLATES.get_template(f"{template}.txt").render(app_name=app_settings.name, **context)
 
     def render_html(self, template: str, **context: object) -> str | None:
-        """Return the HTML of `template`, or None where it has a text only; raises what `render` raises."""
+        """Return the HTML of `template`, or None if it has only plain text; raise UndefinedError as `render` does."""
         try:
             found = _TEMPLATES.get_template(f"{template}.html")
         except TemplateNotFound:
@@ -64,12 +65,12 @@ class EmailService:
         return found.render(app_name=app_settings.name, **context)
 
     async def deliver(self, subject: str, recipient: str, template: str, **context: object) -> None:
-        """Write a mail from `template` and send it, in an `async def` task; raises what `render` and `deliver` raise."""
+        """Render and send a mail in an `async def` task; raise the errors of `render` and the function `deliver`."""
         text, html = self.render(template, **context), self.render_html(template, **context)
         await deliver(recipient, subject, text, html)
 
     def send_email(self, subject: str, recipient: str, template: str, **context: object) -> None:
-        """Do the same in a `def` task."""
+        """Render and send a mail in a `def` task; raise the errors of `deliver`."""
         asyncio.run(self.deliver(subject, recipient, template, **context))
 
 
@@ -77,17 +78,17 @@ email_service = EmailService()
 
 
 async def deliver(recipient: str, subject: str, body: str, html: str | None = None) -> None:
-    """Send a mail, as text and HTML if that is given, and return when the mail server has taken it.
+    """Send a mail as text, and as HTML if given; return when the mail server has accepted it.
 
     Raises:
-        TemporaryMailError: trying later makes sense; see `send_message`.
-        MailError: it does not, or an address or the subject is malformed.
+        TemporaryMailError: a later attempt may succeed.
+        MailError: the server rejected the mail, or an address or the subject is invalid.
     """
     await send_message(_message(recipient, subject, body, html))
 
 
 def send_email(recipient: str, subject: str, body: str, html: str | None = None) -> None:
-    """Do what `deliver` does, in a `def` task."""
+    """Send a mail in a `def` task; raise the errors of `deliver`."""
     asyncio.run(deliver(recipient, subject, body, html))
 
 
@@ -98,9 +99,9 @@ def _message(recipient: str, subject: str, body: str, html: str | None) -> Email
         message["From"] = Address(email_settings.from_name, addr_spec=sender)
         message["To"] = Address(addr_spec=ascii_address(recipient))
         message["Subject"] = subject
-    # The parser of addresses raises IndexError too, of what ends too early.
+    # The address parser also raises IndexError for truncated input.
     except (ValueError, IndexError, HeaderParseError) as error:
-        raise MailError(f"malformed address or subject: {error}") from error
+        raise MailError(f"invalid address or subject: {error}") from error
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     message.set_content(body)

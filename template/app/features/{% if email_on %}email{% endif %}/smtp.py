@@ -1,4 +1,4 @@
-"""Handing a mail to the mail server."""
+"""Send a message to the mail server."""
 
 from email.message import EmailMessage
 
@@ -8,19 +8,19 @@ from app.features.email.config import email_settings
 
 
 class MailError(Exception):
-    """The mail server refused the mail for good, or the mail cannot be written."""
+    """The mail server rejected the mail permanently, or the mail is invalid."""
 
 
 class TemporaryMailError(Exception):
-    """The mail server could not be reached, was too slow, or asked to try again later."""
+    """The mail server is unreachable, timed out, or rejected the mail temporarily."""
 
 
 async def send_message(message: EmailMessage) -> None:
-    """Return when the mail server has taken the mail. Its certificate is verified where there is TLS.
+    """Send a message and return when the mail server has accepted it. With TLS, the certificate is verified.
 
     Raises:
-        TemporaryMailError: the server is away, took longer than `EMAIL_TIMEOUT` at a step, or answered with a 4xx code.
-        MailError: it refused with a 5xx code, or cannot do what the settings ask for.
+        TemporaryMailError: the server is unreachable, exceeds `EMAIL_TIMEOUT`, or responds with a 4xx code.
+        MailError: the server responds with a 5xx code, or does not support what the settings require.
     """
     config = email_settings
     try:
@@ -35,17 +35,17 @@ async def send_message(message: EmailMessage) -> None:
             timeout=config.timeout,
         )
     except aiosmtplib.SMTPRecipientsRefused as error:
-        refused = error.recipients[0]
-        raise _classified(refused.code, refused.message) from error
+        recipient = error.recipients[0]
+        raise _error_for(recipient.code, recipient.message) from error
     except aiosmtplib.SMTPResponseException as error:
-        raise _classified(error.code, error.message) from error
+        raise _error_for(error.code, error.message) from error
     except OSError as error:
         raise TemporaryMailError(f"{config.host}:{config.port}: {error}") from error
     except aiosmtplib.SMTPException as error:
         raise MailError(str(error)) from error
 
 
-def _classified(code: int, reason: str) -> MailError | TemporaryMailError:
+def _error_for(code: int, reason: str) -> MailError | TemporaryMailError:
     # https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1: 4yz is transient, 5yz is permanent.
     kind = TemporaryMailError if 400 <= code < 500 else MailError
     return kind(f"{code} {reason}")

@@ -1,1 +1,1 @@
-"""Upload and download of files, with a quota for each owner."""
+"""Upload and download files, with a quota per owner."""

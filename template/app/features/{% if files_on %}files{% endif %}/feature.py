@@ -1,4 +1,4 @@
-"""What files add to the API."""
+"""Declare the feature: the routes of files, their body limit and the response to storage errors."""
 
 from app.core.features import Feature, Routes
 from app.features.files import routes

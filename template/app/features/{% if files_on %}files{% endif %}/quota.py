@@ -1,4 +1,4 @@
-"""How many bytes an owner may store, counted from what is stored: nothing can leak."""
+"""Limit the bytes that an owner may store. They are counted from the stored files, so the count is always correct."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,13 +15,13 @@ from app.features.storage.service import FILES, store
 
 @dataclass
 class _Arriving:
-    """The uploads of an owner to this process, kept while there is one."""
+    """The current uploads of an owner to this process."""
 
     uploads: int = 0
     received: int = 0
-    """Bytes of those that go on."""
+    """Bytes of running uploads."""
     stored: int = 0
-    """Bytes of those that have ended."""
+    """Bytes of finished uploads."""
 
 
 _arriving: dict[str, _Arriving] = {}
@@ -34,30 +34,30 @@ async def _with_space(owner: OwnerDep) -> str:
 
 
 OwnerWithSpace = Annotated[str, Depends(_with_space)]
-"""The owner of files, where they may store more: for routes that queue what writes files."""
+"""The owner, if their quota is not used up: for routes that queue tasks which write files."""
 
 
-JOB_ANSWERS: dict[int | str, dict[str, Any]] = {
-    413: {"description": "The body is larger than the route takes, or the owner's files take all that they may"},
-    429: {"description": "The owner has CELERY_MAX_JOBS_PER_OWNER jobs that have not ended"},
-    503: {"description": "Redis or the storage does not answer"},
+JOB_RESPONSES: dict[int | str, dict[str, Any]] = {
+    413: {"description": "The body exceeds the route's size limit, or the owner's quota is used up"},
+    429: {"description": "The owner has CELERY_MAX_JOBS_PER_OWNER unfinished jobs"},
+    503: {"description": "Redis or the storage is unavailable"},
 }
-"""What routes answer that queue what writes files."""
+"""The error responses of routes that queue tasks which write files."""
 
 
 @asynccontextmanager
 async def space_for(owner: str, path: str, announced: int) -> AsyncIterator[Callable[[int], None]]:
-    """Give what is to be called with the size of each piece of a new file; answers 413 where the owner may not store as much.
+    """Yield a function to call with the size of each chunk of a new file; it raises 413 if the quota is exceeded.
 
-    Each process counts the uploads that it has at the same time; those to several processes together may go beyond the limit.
+    Each process counts its own concurrent uploads, so that uploads to several processes together may exceed the quota.
     """
     arriving = _arriving.setdefault(owner, _Arriving())
     arriving.uploads += 1
     own = stored = 0
     try:
-        # Files that are stored from here on may be among those that are listed, or not: they are counted at least once.
+        # An upload that finishes during the listing may or may not be in it; this counts it at least once.
         before = arriving.stored
-        room = storage_settings.max_bytes_per_owner - await _stored(owner, but=path)
+        room = storage_settings.max_bytes_per_owner - await _stored(owner, replaced=path)
 
         def take(size: int) -> None:
             nonlocal own
@@ -78,14 +78,14 @@ async def space_for(owner: str, path: str, announced: int) -> AsyncIterator[Call
             del _arriving[owner]
 
 
-async def _stored(owner: str, but: str | None = None) -> int:
-    """Return the bytes of the owner's files, without the one that is to be replaced."""
+async def _stored(owner: str, replaced: str | None = None) -> int:
+    """Return the bytes of the owner's files, except the file that will be replaced."""
     total = 0
     async for chunk in obstore.list(store(), f"{FILES}/{owner}", chunk_size=1000):
-        total += sum(meta["size"] for meta in chunk if meta["path"] != but)
+        total += sum(meta["size"] for meta in chunk if meta["path"] != replaced)
     return total
 
 
 def _no_space() -> HTTPException:
     limit = storage_settings.max_bytes_per_owner
-    return HTTPException(413, f"Your files may take {limit} bytes together: delete some first.")
+    return HTTPException(413, f"Your files exceed the quota of {limit} bytes; delete some files first.")

@@ -1,4 +1,4 @@
-"""Files over HTTP: what tasks are to work on, and what they made. Each owner sees their own."""
+"""Routes to upload, list, download and delete files. Each owner sees only their own files."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -19,35 +19,35 @@ from app.api.owner import OwnerDep
 from app.features.files.quota import space_for
 from app.features.storage.service import FILES, InvalidFileName, checked, store
 
-_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The storage does not answer"}}
+_UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The storage is unavailable"}}
 router = APIRouter(tags=["files"], responses=_UNAVAILABLE)
 uploads = APIRouter(tags=["files"])
-"""Apart, as it takes bodies of `STORAGE_MAX_UPLOAD_BYTES`."""
+"""A separate router, because its body limit is `STORAGE_MAX_UPLOAD_BYTES`."""
 
 StorageError = BaseError
-"""What goes wrong with the storage, but for a file that is not there."""
+"""Any error of the storage except a missing file."""
 
 _CHUNK = 1024 * 1024
 MAX_UPLOADS = 16
-"""Uploads at the same time in a process: each keeps up to 12 MiB that a bucket has not taken yet."""
+"""Maximum number of concurrent uploads per process; each buffers up to 12 MiB for a slow bucket."""
 _uploads = 0
 _logger = structlog.get_logger("app.files")
 
 
 class StoredFile(BaseModel):
-    """A file, its size in bytes."""
+    """A stored file; `size` is in bytes."""
 
     name: str
     size: int
 
 
 def stored_path(owner: OwnerDep, name: Annotated[str, Path(max_length=127)]) -> str:
-    """Return where the owner's file of that name is in the storage; answers 422 to a name that cannot be one."""
+    """Return the storage path of the owner's file with this name; raise 422 if the name is invalid."""
     return path_of(owner, name, ("path", "name"))
 
 
 def path_of(owner: str, name: str, where: tuple[str, ...]) -> str:
-    """Return the same for a name that stands elsewhere in the request."""
+    """Return the storage path for a name that is at `where` in the request; raise 422 if the name is invalid."""
     try:
         return checked(FILES, owner, name)
     except InvalidFileName as error:
@@ -59,7 +59,7 @@ StoredPath = Annotated[str, Depends(stored_path)]
 
 @router.get("/files")
 async def list_files(owner: OwnerDep) -> list[StoredFile]:
-    """Return the owner's files by name, at most 1,000."""
+    """Return up to 1,000 of the owner's files, sorted by name."""
     found: list[StoredFile] = []
     async for chunk in obstore.list(store(), f"{FILES}/{owner}", chunk_size=1000):
         found += [StoredFile(name=meta["path"].rpartition("/")[2], size=meta["size"]) for meta in chunk]
@@ -72,8 +72,8 @@ async def list_files(owner: OwnerDep) -> list[StoredFile]:
     "/files/{name}",
     status_code=201,
     responses={
-        413: {"description": "Larger than STORAGE_MAX_UPLOAD_BYTES, or more than the owner may store"},
-        503: {"description": "Too many uploads at once, or no storage"},
+        413: {"description": "The file exceeds STORAGE_MAX_UPLOAD_BYTES, or the owner's quota is exceeded"},
+        503: {"description": "Too many concurrent uploads, or the storage is unavailable"},
     },
     openapi_extra={
         "requestBody": {
@@ -83,22 +83,24 @@ async def list_files(owner: OwnerDep) -> list[StoredFile]:
     },
 )
 async def upload(path: StoredPath, owner: OwnerDep, request: Request) -> StoredFile:
-    """Store the body of the request, which is never in memory as a whole, in place of what has that name."""
+    """Store the request's body as a file; it replaces a file with the same name. The body is streamed."""
     try:
-        with _one_of_few():
+        with _upload_slot():
             async with space_for(owner, path, content_length(request.scope)) as take:
-                # obstore's own 12 parts of 5 MiB would be 60 MiB for each upload to a slow bucket.
-                await obstore.put_async(store(), path, _filled(request, take), max_concurrency=2)
+                # obstore's default of 12 parts of 5 MiB would need 60 MiB for each upload to a slow bucket.
+                await obstore.put_async(store(), path, _body(request, take), max_concurrency=2)
     except ClientDisconnect as error:
-        # Nobody reads it; but it is no error of this application either.
-        raise HTTPException(400, "The upload was broken off.") from error
+        # The client is gone and does not read this, but it is not an error of the application either.
+        raise HTTPException(400, "The upload was interrupted.") from error
     meta = await obstore.head_async(store(), path)
     return StoredFile(name=path.rpartition("/")[2], size=meta["size"])
 
 
-@router.get("/files/{name}", response_class=StreamingResponse, responses={404: {"description": "No such file"}})
+@router.get(
+    "/files/{name}", response_class=StreamingResponse, responses={404: {"description": "The file does not exist"}}
+)
 async def download(path: StoredPath) -> StreamingResponse:
-    """Return the file, always to be saved: a page that somebody uploaded must not run in the name of this application."""
+    """Return the file as an attachment, so that an uploaded HTML page cannot run in the application's origin."""
     try:
         found = await obstore.get_async(store(), path)
     except FileNotFoundError as error:
@@ -112,7 +114,7 @@ async def download(path: StoredPath) -> StreamingResponse:
     return StreamingResponse(_chunks(found), media_type="application/octet-stream", headers=headers)
 
 
-@router.delete("/files/{name}", status_code=204, responses={404: {"description": "No such file"}})
+@router.delete("/files/{name}", status_code=204, responses={404: {"description": "The file does not exist"}})
 async def delete(path: StoredPath) -> Response:
     """Delete the file."""
     try:
@@ -124,7 +126,7 @@ async def delete(path: StoredPath) -> Response:
 
 
 async def require_file(path: str) -> None:
-    """Return if there is such a file; answers 404 otherwise."""
+    """Check that the file exists; raise 404 otherwise."""
     try:
         await obstore.head_async(store(), path)
     except FileNotFoundError as error:
@@ -132,20 +134,22 @@ async def require_file(path: str) -> None:
 
 
 async def storage_unavailable(_: Request, error: Exception) -> JSONResponse:
-    """Answer 503 where the storage does not take or give a file: the bucket's service is away, or the disk is full."""
+    """Return 503 for a storage error: the bucket's service is unreachable, or the disk is full."""
     _logger.error("storage_failed", error=str(error)[:1000])
-    return JSONResponse({"detail": "The storage does not answer."}, status_code=503, headers={"Retry-After": "5"})
+    return JSONResponse(
+        {"detail": "The storage is unavailable; try again later."}, status_code=503, headers={"Retry-After": "5"}
+    )
 
 
 def _missing(path: str) -> HTTPException:
-    return HTTPException(404, f"There is no file {path.rpartition('/')[2]}.")
+    return HTTPException(404, f"The file {path.rpartition('/')[2]} does not exist.")
 
 
 @contextmanager
-def _one_of_few() -> Iterator[None]:
+def _upload_slot() -> Iterator[None]:
     global _uploads
     if _uploads >= MAX_UPLOADS:
-        raise HTTPException(503, "Too many uploads at once; try again later.", headers={"Retry-After": "5"})
+        raise HTTPException(503, "Too many concurrent uploads; try again later.", headers={"Retry-After": "5"})
     _uploads += 1
     try:
         yield
@@ -153,7 +157,7 @@ def _one_of_few() -> Iterator[None]:
         _uploads -= 1
 
 
-async def _filled(request: Request, take: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _body(request: Request, take: Callable[[int], None]) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         if chunk:
             take(len(chunk))

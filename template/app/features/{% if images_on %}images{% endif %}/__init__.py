@@ -1,1 +1,1 @@
-"""Images: resizing and thumbnails."""
+"""Resize images and create thumbnails."""

@@ -1,4 +1,4 @@
-"""What images add to the API."""
+"""Declare the feature: the route that creates thumbnails."""
 
 from app.core.features import Feature
 from app.features.images import routes

@@ -1,4 +1,4 @@
-"""Images made smaller; what could do harm, or is no image, is refused with a reason."""
+"""Resize images. Invalid and dangerous images are rejected with a reason."""
 
 import math
 import struct
@@ -9,20 +9,21 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_BYTES = 50 * 1024 * 1024
 MAX_METADATA = 5 * 1024 * 1024
-"""Bytes of EXIF, XMP, color profile, comments and the like: several copies of them are in memory."""
+"""Maximum bytes of metadata (EXIF, XMP, color profile, comments), of which several copies are in memory."""
 MAX_PIXELS = {"JPEG": 50_000_000, "JPEG in several scans": 16_000_000, "PNG": 16_000_000, "WEBP": 8_500_000}
-"""Pixels of a source, by how much memory its decoder takes: at these bounds a worker's process stays below `PEAK_MEMORY`."""
+"""Maximum pixels of a source, by how much memory its decoder needs. With these, a process stays below `PEAK_MEMORY`."""
 MAX_DECODED = 28_000_000
-"""Pixels of a source that are decoded: a larger JPEG is decoded in half its size, a quarter or an eighth, where that suffices."""
+"""Maximum pixels to decode. A larger JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result allows it."""
 PEAK_MEMORY = 420 * 1024 * 1024
-"""Bytes that a worker's process takes at most while it makes an image smaller, measured by tests/e2e/images/test_image_memory.py.
+"""Maximum memory in bytes of a worker process that resizes an image, measured by tests/e2e/images/test_image_memory.py.
 
-tests/worker/test_worker_memory.py compares it with the workers' limits: whoever raises a bound above gives them more memory.
+tests/worker/test_worker_memory.py compares it with the workers' memory limits: if you raise a limit above, raise those
+too.
 """
 MAX_SIDE = 4000
-"""Pixels of a side that can be asked for."""
+"""Maximum width and height of a result, in pixels."""
 
-# What Pillow raises on damaged files differs from format to format; the second line is of damaged EXIF and palettes.
+# Pillow's exceptions for damaged files differ by format; the second line is for damaged EXIF data and palettes.
 _DAMAGED = (
     *(EOFError, OSError, SyntaxError, ValueError),
     *(ArithmeticError, AssertionError, LookupError, TypeError, struct.error),
@@ -30,87 +31,88 @@ _DAMAGED = (
 
 
 class InvalidImage(Exception):
-    """The image is none that can be made smaller; the message says why."""
+    """The image cannot be resized; the message is the reason."""
 
 
 def resize(content: bytes, width: int, height: int) -> tuple[bytes, int, int]:
-    """Return the image in its own format, made to fit into `width` x `height` pixels, and its new width and height.
+    """Return the image, resized to fit into `width` x `height` pixels, and its new width and height.
 
-    Its aspect ratio is kept, and it is never made larger. It stands upright as its camera held it; where and with what it was
-    taken is left out. Of several frames the first is taken.
+    Keeps the format and the aspect ratio; never enlarges the image. Applies the EXIF orientation and removes all other
+    metadata, such as location and camera. Of an animation, only the first frame is used.
 
     Raises:
-        InvalidImage: it is too large, damaged, or neither JPEG, PNG nor WebP; or the size is out of bounds.
+        InvalidImage: the image is too large, damaged, or not JPEG, PNG or WebP; or the requested size is invalid.
     """
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise InvalidImage(f"a size is 1 to {MAX_SIDE} pixels each way, not {width} x {height}")
+        raise InvalidImage(f"the size {width} x {height} is invalid; width and height must be 1 to {MAX_SIDE} pixels")
     if len(content) > MAX_BYTES:
         raise InvalidImage(f"the file is larger than {MAX_BYTES} bytes")
     try:
-        small, image_format, profile = _made_smaller(content, width, height)
-        # The source's memory is free again, as encoding takes about as much.
+        small, image_format, profile = _resized(content, width, height)
+        # The source is freed by now; encoding needs about as much memory.
         written = BytesIO()
         small.save(written, image_format, icc_profile=profile, quality=85)
         return written.getvalue(), small.width, small.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidImage(f"there are more than {max(MAX_PIXELS.values())} pixels") from error
+        raise InvalidImage(f"the image has more than {max(MAX_PIXELS.values())} pixels") from error
     except UnidentifiedImageError as error:
-        raise InvalidImage(f"the file is no image of the formats {', '.join(FORMATS)}") from error
+        raise InvalidImage(f"the file is not an image in one of the formats {', '.join(FORMATS)}") from error
     except _DAMAGED as error:
         raise InvalidImage(f"the image is damaged: {str(error) or type(error).__name__}") from error
 
 
-def _made_smaller(content: bytes, width: int, height: int) -> tuple[Image.Image, str, bytes | None]:
-    # Reads the header only. Without `formats` each of Pillow's many parsers would get at what a stranger sent.
+def _resized(content: bytes, width: int, height: int) -> tuple[Image.Image, str, bytes | None]:
+    # Reads only the header. `formats` restricts which of Pillow's parsers get untrusted data.
     image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
     _check_metadata(image)
     kind = image_format = str(image.format)
     if image_format == "JPEG":
-        header, in_one_scan = _start_of_scan(content)
+        header, is_single_scan = _start_of_scan(content)
         if header > MAX_METADATA:
-            raise InvalidImage(f"there are more than {MAX_METADATA} bytes of metadata")
-        kind = "JPEG" if in_one_scan else "JPEG in several scans"
+            raise InvalidImage(f"the image has more than {MAX_METADATA} bytes of metadata")
+        kind = "JPEG" if is_single_scan else "JPEG in several scans"
     if image.width * image.height > MAX_PIXELS[kind]:
         raise InvalidImage(
-            f"{image.width} x {image.height} are more than {MAX_PIXELS[kind]} pixels, the most of a {kind}"
+            f"{image.width} x {image.height} pixels are too many; a {kind} may have at most {MAX_PIXELS[kind]}"
         )
     exif = image.getexif()
     if exif.get(ExifTags.Base.Orientation) in {5, 6, 7, 8}:
-        # It is turned in the end, as turning makes a copy.
+        # The image is rotated after resizing, because rotating makes a copy.
         width, height = height, width
     shrink = max(1.0, image.width / width, image.height / height)
     source = f"{image.width} x {image.height}"
-    # Of JPEG only: decoded in a size between the wanted one and twice that, which saves most of the memory.
+    # Affects only JPEG: decode at one to two times the requested size, which saves most of the memory.
     image.draft(None, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
     if image.width * image.height > MAX_DECODED:
-        raise InvalidImage(f"{source} pixels are too many for a result of this size; ask for one of half the size")
+        raise InvalidImage(f"{source} pixels are too many for a result of this size; request at most half the size")
     profile = image.info.get("icc_profile")
     image.load()
-    # PNG may have more behind the pixels.
+    # PNG may have more metadata after the pixels.
     _check_metadata(image)
-    # 16 bits of grey, as PNG has them, would be cut off at 255, which is white.
+    # Converting the 16-bit grayscale of PNG would clip values at 255, which is white.
     if image.mode not in {"L", "LA", "RGB", "RGBA", "CMYK", "I;16"}:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    # The quick first step is not there for 16 bits.
+    # The fast first step (`reducing_gap`) does not support 16 bits.
     gap = None if image.mode == "I;16" else 2.0
     image.thumbnail((width, height), Image.Resampling.LANCZOS, reducing_gap=gap)
-    # A copy of the small pixels: the source's own object keeps its decoder.
+    # Copy the pixels: the source's object keeps its decoder in memory.
     small = image.copy()
     ImageOps.exif_transpose(small, in_place=True)
-    # What would otherwise be saved again: comments, for one.
+    # Otherwise metadata such as comments would be saved again.
     small.info = {}
     return small, image_format, profile
 
 
 def _check_metadata(image: Image.Image) -> None:
     if sum(len(value) for value in image.info.values() if isinstance(value, bytes | str)) > MAX_METADATA:
-        raise InvalidImage(f"there are more than {MAX_METADATA} bytes of metadata")
+        raise InvalidImage(f"the image has more than {MAX_METADATA} bytes of metadata")
 
 
 def _start_of_scan(content: bytes) -> tuple[int, bool]:
-    """Return where a JPEG's pixels begin, and whether they are in one scan; elsewhere all of them are in memory while it is decoded.
+    """Return where a JPEG's pixel data starts, and whether it is in one scan.
 
-    That is so if it is progressive, or has a scan for each component; one that is not understood here counts as such.
+    Otherwise the decoder keeps all pixels in memory: for progressive JPEGs, and for those with a scan per component. A
+    file that this function cannot parse counts as one of these.
     """
     position, components = 2, 0
     while content[position : position + 1] == b"\xff":

@@ -1,1 +1,1 @@
-"""Notifications: webhooks to one receiver and to many."""
+"""Send notifications to one or many users through a webhook."""

@@ -1,4 +1,4 @@
-"""Each notification once to each user: tasks run at least once, so Redis, beside the results, knows what was sent."""
+"""Send each notification once per user. Tasks may run more than once, so the result store records what was sent."""
 
 import contextlib
 import secrets
@@ -10,41 +10,41 @@ from app.features.notifications.service import Notification, Sender
 from app.worker.broker import results_client
 
 KEPT = 7 * 86400
-"""Seconds that a notification is remembered after it was sent."""
+"""Seconds that the record of a sent notification is kept."""
 
 CLAIMED = 90
-"""Seconds after which a claim is over whose process has died: longer than any attempt may take."""
+"""Seconds after which the claim of a dead process expires; longer than any attempt may take."""
 
 _SENT = b"sent"
 
-# Only an own claim is given back: after a long pause the record may be somebody else's.
-_GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Compare before deleting: after a long pause the record may belong to another process.
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 _logger = structlog.get_logger(__name__)
 
 
 class BeingSent(Exception):
-    """Another process is sending this notification, or died at it; its claim ends in `retry_after` seconds."""
+    """Another process is sending this notification, or died doing so; its claim expires in `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(retry_after)
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        """Return what happened, in a sentence."""
-        return f"another process is sending this notification or died at it; its claim ends in {self.retry_after:g} s"
+        """Return the reason as a sentence."""
+        return f"another process is sending this notification or died doing so; retry in {self.retry_after:g} s"
 
 
 def send_once(notification: Notification, sender: Sender) -> bool:
-    """Send the notification unless its user has it, and return whether it was sent now.
+    """Send the notification unless it was sent before; return whether it was sent now.
 
-    A process that dies between sending and recording leaves its claim: when that is over the notification is sent again,
-    with the same idempotency key.
+    If a process dies after sending but before recording it, its claim expires and the notification is sent again with
+    the same idempotency key.
 
     Raises:
-        BeingSent: somebody else is at it.
-        TemporaryNotificationError, NotificationError: see `Sender`; the next attempt may start at once.
-        redis.exceptions.RedisError: Redis did not take the claim; nothing was sent.
+        BeingSent: another process is sending it.
+        TemporaryNotificationError, NotificationError: sending failed; the claim is released, so a retry can start now.
+        redis.exceptions.RedisError: the claim could not be stored; nothing was sent.
     """
     client = results_client()
     key = f"notification:{notification.key}"
@@ -57,11 +57,11 @@ def send_once(notification: Notification, sender: Sender) -> bool:
         sender.send(notification)
     except BaseException:
         with contextlib.suppress(RedisError):
-            client.eval(_GIVE_BACK, 1, key, claim)
+            client.eval(_RELEASE, 1, key, claim)
         raise
     try:
         client.set(key, _SENT, ex=KEPT)
     except RedisError as error:
-        # It was sent: raising would send it once more.
+        # It was sent; raising would send it again.
         _logger.warning("notification_not_recorded", notification=notification.key, error=repr(error))
     return True

@@ -1,9 +1,9 @@
-"""How fast bulk notifications go out, over all workers: Celery's own `rate_limit` counts in each worker for itself."""
+"""Limit the rate of bulk notifications over all workers. Celery's `rate_limit` applies to each worker separately."""
 
 from app.worker.broker import results_client
 
 KEY = "notifications:reserved"
-"""Until when, in milliseconds of Redis's own clock, the time is taken."""
+"""The end of the reserved time, in milliseconds of Redis's clock."""
 
 _RESERVE = """
 local clock = redis.call('TIME')
@@ -16,9 +16,9 @@ return start - now
 
 
 def reserve(seconds: float) -> float:
-    """Reserve so many seconds after all that are reserved already, and return how long it is until they begin.
+    """Reserve a period of `seconds` after all earlier reservations; return the seconds until it starts.
 
     Raises:
-        redis.exceptions.RedisError: Redis does not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     return float(results_client().eval(_RESERVE, 1, KEY, round(seconds * 1000))) / 1000

@@ -1,4 +1,4 @@
-"""Notifications to users, and the webhook that takes them. For tasks: these calls wait for the receiver."""
+"""Notifications and the webhook sender. Call this only in tasks: the calls wait for the receiver."""
 
 import base64
 import contextlib
@@ -16,20 +16,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.features.notifications.config import notification_settings
 
 _TEMPORARY = {408, 425, 429}
-_LARGEST_ANSWER = 65536
+_MAX_RESPONSE = 65536
 
 
 class NotificationError(Exception):
-    """The notification was refused for good, or cannot be sent at all."""
+    """The receiver rejected the notification permanently, or it cannot be sent."""
 
 
 class TemporaryNotificationError(Exception):
-    """The receiver could not be reached, was too slow, or asked to try again later."""
+    """The receiver is unreachable, timed out, or asked to retry later."""
 
     def __init__(self, reason: str, retry_after: float = 0) -> None:
         super().__init__(reason, retry_after)
         self.retry_after = retry_after
-        """Seconds that the receiver asked to wait."""
+        """The seconds of the receiver's Retry-After header."""
 
     def __str__(self) -> str:
         """Return the reason."""
@@ -37,7 +37,7 @@ class TemporaryNotificationError(Exception):
 
 
 class Notification(BaseModel):
-    """One message to one user; an `id` and a user together happen once."""
+    """One message to one user. Each combination of `id` and user is sent once."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -48,40 +48,40 @@ class Notification(BaseModel):
 
     @classmethod
     def checked(cls, **fields: object) -> "Notification":
-        """Return the notification of these fields.
+        """Return a notification with these fields.
 
         Raises:
-            NotificationError: one of them cannot be; it says which and why, but not what was given.
+            NotificationError: a field is invalid; the message has its name and the reason, but not its value.
         """
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             problem = error.errors()[0]
-            # Celery cannot bring pydantic's own exception from a worker to whoever asks for the state.
+            # Celery cannot serialize pydantic's exception as a task result.
             raise NotificationError(f"{problem['loc'][0]}: {problem['msg']}") from None
 
     @property
     def key(self) -> str:
-        """The idempotency key: the same for every attempt, another for every other notification."""
+        """The idempotency key: the same for every attempt at this notification."""
         return f"{self.id}-{self.user_id}"
 
 
 class Sender(Protocol):
-    """What brings a notification to its user: a webhook here, anything else with this method."""
+    """Sends a notification to its user. Implement `send` to replace the webhook."""
 
     def send(self, notification: Notification) -> None:
-        """Return when the notification was taken.
+        """Send the notification and return when it was accepted.
 
         Raises:
-            TemporaryNotificationError: it was not, or nobody knows; trying later makes sense.
-            NotificationError: it never will be.
+            TemporaryNotificationError: it was not accepted, or that is unknown; a retry may succeed.
+            NotificationError: it was rejected permanently.
         """
 
 
 class WebhookSender:
-    """Posts each notification as JSON, signed; one connection is kept for the next. Usable from several threads.
+    """Post notifications as signed JSON over a persistent connection. Thread-safe.
 
-    The headers and the signature are those of https://www.standardwebhooks.com, where `webhook-id` is the idempotency key.
+    Headers and signature follow https://www.standardwebhooks.com; `webhook-id` is the idempotency key.
     """
 
     def __init__(self, url: str, secret: str, timeout: float) -> None:
@@ -90,22 +90,22 @@ class WebhookSender:
         self._client = httpx.Client(timeout=timeout)
 
     def send(self, notification: Notification) -> None:
-        """Post it and return when the receiver answered 2xx; see `Sender`."""
+        """Post the notification and return when the receiver responds with 2xx; raise the errors of `Sender`."""
         body = notification.model_dump_json().encode()
         headers = self._headers(notification, body)
         try:
             request = self._client.stream("POST", self._url, content=body, headers=headers)
-            # What breaks off after its status has answered: another attempt would notify twice.
-            with request as answer, contextlib.suppress(httpx.TransportError):
-                _read_away(answer)
+            # An error after the status line is ignored: a retry would send the notification twice.
+            with request as response, contextlib.suppress(httpx.TransportError):
+                _drain(response)
         except httpx.TransportError as error:
-            raise TemporaryNotificationError(f"the receiver did not answer: {error!r}") from error
-        if answer.is_success:
+            raise TemporaryNotificationError(f"the receiver did not respond: {error!r}") from error
+        if response.is_success:
             return
-        reason = f"the receiver answered {answer.status_code} {answer.reason_phrase}".rstrip()
-        if answer.is_server_error or answer.status_code in _TEMPORARY:
-            raise TemporaryNotificationError(reason, seconds_until(answer.headers.get("retry-after", "")))
-        # A redirect too: following it would hand what is signed to an address that nobody configured.
+        reason = f"the receiver responded with {response.status_code} {response.reason_phrase}".rstrip()
+        if response.is_server_error or response.status_code in _TEMPORARY:
+            raise TemporaryNotificationError(reason, seconds_until(response.headers.get("retry-after", "")))
+        # Redirects are not followed: they could send the signed notification to an address that is not configured.
         raise NotificationError(reason)
 
     def close(self) -> None:
@@ -130,19 +130,19 @@ def signature(secret: bytes, key: str, timestamp: int, body: bytes) -> str:
 
 @functools.cache
 def sender() -> Sender:
-    """Return the process's sender. Put one of your own here to send by other means.
+    """Return the process's sender. Return another `Sender` here to replace the webhook.
 
     Raises:
-        NotificationError: there is no receiver.
+        NotificationError: NOTIFICATION_WEBHOOK_URL is not set.
     """
     config = notification_settings
     if not config.webhook_url:
-        raise NotificationError("NOTIFICATION_WEBHOOK_URL is not set, so nobody takes notifications.")
+        raise NotificationError("NOTIFICATION_WEBHOOK_URL is not set; set it to the receiver's URL.")
     return WebhookSender(config.webhook_url, config.webhook_secret.get_secret_value(), config.timeout)
 
 
 def seconds_until(retry_after: str) -> float:
-    """Return the seconds that a `Retry-After` header asks for, as a number or a date; 0 where it says neither.
+    """Return the seconds of a `Retry-After` header, which is a number or a date; 0 if it is neither.
 
     https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
     """
@@ -156,10 +156,10 @@ def seconds_until(retry_after: str) -> float:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _read_away(answer: httpx.Response) -> None:
-    """Read an answer of reasonable size, so that its connection can be used again; the rest of a larger one is dropped."""
+def _drain(response: httpx.Response) -> None:
+    """Read the response, so that its connection can be reused; stop if it is too large."""
     size = 0
-    for chunk in answer.iter_raw():
+    for chunk in response.iter_raw():
         size += len(chunk)
-        if size > _LARGEST_ANSWER:
+        if size > _MAX_RESPONSE:
             return

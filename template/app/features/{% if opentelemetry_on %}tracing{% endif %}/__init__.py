@@ -1,1 +1,1 @@
-"""Traces for OpenTelemetry, from a request through its tasks."""
+"""OpenTelemetry traces from a request through its tasks."""

@@ -1,4 +1,4 @@
-"""What tracing adds to the API."""
+"""Declare the feature: start tracing with the API."""
 
 from app.core.features import Feature
 from app.features.tracing import provider

@@ -1,4 +1,4 @@
-"""Traces, sent by OTLP over HTTP to where OpenTelemetry's own OTEL_* variables say; nowhere while they name no endpoint."""
+"""Export traces by OTLP over HTTP. OpenTelemetry's OTEL_* variables set the endpoint; without one, tracing is off."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from app.core.config import defaults
 from app.core.config.application import app_settings
 
-# One span a request. Probes come every few seconds and tell nothing.
+# One span per request. Health checks run every few seconds and their traces are useless.
 TELEMETRY: TelemetryConfig = {
     "metrics": False,
     "logs": False,
@@ -26,7 +26,7 @@ _provider: TracerProvider | None = None
 
 
 def start() -> None:
-    """Trace this process from now on, if an endpoint is named; again it does nothing."""
+    """Start tracing this process if an endpoint is set; later calls do nothing."""
     global _provider
     with _lock:
         if _provider is None and _is_wanted():
@@ -36,7 +36,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Send what is left; gives up after the time that OTEL_EXPORTER_OTLP_TIMEOUT allows."""
+    """Send the remaining spans, for at most OTEL_EXPORTER_OTLP_TIMEOUT."""
     if _provider is not None:
         _provider.shutdown()
 
@@ -53,5 +53,5 @@ def _resource() -> Resource:
         "service.version": app_settings.version,
         "deployment.environment.name": app_settings.environment,
     }
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override these.
     return Resource.create(dict(Resource(own).merge(OTELResourceDetector().detect()).attributes))

@@ -1,1 +1,1 @@
-"""Metrics for Prometheus, of requests and of tasks."""
+"""Prometheus metrics of requests and tasks."""

@@ -1,6 +1,6 @@
-"""Serves this process's metrics to Prometheus, at GET /metrics on a port of their own.
+"""Serve this process's metrics to Prometheus at GET /metrics on a separate port.
 
-A metric of your own is an object of `prometheus_client`, made once in a module: it is served with the others.
+To add a metric, create an object of `prometheus_client` in a module; it is served with the others.
 """
 
 import functools
@@ -20,14 +20,14 @@ _logger = structlog.get_logger(__name__)
 
 @contextmanager
 def serving(port: int) -> Iterator[None]:
-    """Serve metrics on `METRICS_HOST` and this port inside the block.
+    """Serve metrics on `METRICS_HOST` and this port during the block.
 
-    Where the port is taken this process serves none, and the log says so.
+    If the port is in use, this process logs a warning and serves no metrics.
     """
     try:
         server, thread = start_http_server(port, metrics_settings.host, _registry())
     except OSError as error:
-        # Nobody is to do without the application because its numbers cannot be read.
+        # The application must run even if its metrics cannot be served.
         _logger.warning("metrics_not_served", host=metrics_settings.host, port=port, error=str(error))
         server = None
     try:
@@ -41,7 +41,7 @@ def serving(port: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def collecting(collector: Collector) -> AsyncIterator[None]:
-    """Serve what the collector reads at each request, too, inside the block."""
+    """Serve the collector's metrics, too, during the block."""
     registry = _registry()
     registry.register(collector)
     try:
@@ -52,7 +52,7 @@ async def collecting(collector: Collector) -> AsyncIterator[None]:
 
 @functools.cache
 def _registry() -> CollectorRegistry:
-    """Return the metrics of this process, or those of all that share the folder PROMETHEUS_MULTIPROC_DIR."""
+    """Return this process's metrics, or those of all processes that share the folder PROMETHEUS_MULTIPROC_DIR."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""What metrics add to the API."""
+"""Declare the feature: the middleware that measures requests."""
 
 from app.core.features import Feature
 from app.features.metrics.requests import RequestMetrics

@@ -1,4 +1,4 @@
-"""Counts and times requests, by the route's template: a path with an id in it would be a new time series for each id."""
+"""Count and time requests by the route's path template. The real path would create a time series for each id."""
 
 import time
 
@@ -10,18 +10,18 @@ from app.features.metrics.exposition import serving
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
-_requests = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
-_duration = Histogram("http_request_duration_seconds", "Time until the end of the answer.", ["method", "route"])
+_requests = Counter("http_requests", "Requests by status of the response.", ["method", "route", "status"])
+_duration = Histogram("http_request_duration_seconds", "Time until the end of the response.", ["method", "route"])
 
 
 class RequestMetrics:
-    """ASGI middleware that measures each request, and serves the metrics while the application runs."""
+    """ASGI middleware that measures each request and serves the metrics while the application runs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, noting its status."""
+        """Forward the request and measure it."""
         if scope["type"] == "lifespan":
             with serving(metrics_settings.api_port):
                 await self.app(scope, receive, send)
@@ -29,10 +29,10 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # What raises is answered 500 further out.
+        # An outer middleware turns an exception into a 500.
         status = 500
 
-        async def noted(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -40,7 +40,7 @@ class RequestMetrics:
 
         start = time.perf_counter()
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, record_status)
         finally:
             method, route = _method(scope), _route(scope)
             _requests.labels(method, route, status).inc()
@@ -52,8 +52,8 @@ def _method(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """Return the template of the route that answered, `none` where no route did."""
-    # FastAPI's own note of it has the prefixes of the routers; the route itself has not.
+    """Return the path template of the route, or `none` if no route matched."""
+    # FastAPI's context includes the prefixes of the routers; the route does not.
     chosen = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(chosen, "path_format", None)
     return path if isinstance(path, str) else "none"

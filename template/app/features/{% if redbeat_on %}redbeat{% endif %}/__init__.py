@@ -1,1 +1,1 @@
-"""The schedule in Redis, so that a second beat can stand by (celery-redbeat)."""
+"""Store the schedule in Redis, so that several beats can run (celery-redbeat)."""

@@ -1,4 +1,4 @@
-"""Settings of the scheduler that keeps its schedule in Redis."""
+"""Settings of redbeat, the scheduler that stores its schedule in Redis."""
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -7,13 +7,16 @@ from app.core.config.base import SettingsGroup
 
 
 class RedbeatSettings(SettingsGroup):
-    """How several beats agree on the one that fires. Times are seconds."""
+    """How several beats elect the active one. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="REDBEAT_")
 
-    loop_interval: float = Field(5, ge=0.5, le=60, description="How often beat looks for what is due, at the latest.")
+    loop_interval: float = Field(5, ge=0.5, le=60, description="Maximum time between two checks for due entries.")
     lock_timeout: float = Field(
-        30, ge=2.5, le=3600, description="How soon another beat fires after one that died; at least 5 times the above."
+        30,
+        ge=2.5,
+        le=3600,
+        description="Time until another beat takes over from one that died; at least 5 times REDBEAT_LOOP_INTERVAL.",
     )
 
     @model_validator(mode="after")

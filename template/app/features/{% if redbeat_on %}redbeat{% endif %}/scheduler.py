@@ -1,4 +1,4 @@
-"""beat's scheduler, which remembers in Redis what ran when: of several beats the one that holds the lock fires."""
+"""A beat scheduler that stores the last runs in Redis. Of several beats, only the one with the lock sends tasks."""
 
 import time
 from typing import Any
@@ -14,57 +14,57 @@ from app.features.redbeat.config import redbeat_settings
 from app.worker.beat import HeartbeatScheduler
 
 RESTORE_EVERY = 5.0
-"""Seconds between two looks for entries that have vanished."""
+"""Seconds between two checks for missing entries."""
 
 _logger = get_logger(__name__)
 
 
-class OneOfSeveral(RedBeatScheduler):
-    """redbeat's scheduler with a lock of its own.
+class LockedScheduler(RedBeatScheduler):
+    """redbeat's scheduler with a different way to lock.
 
-    redbeat waits for its lock before its loop starts, where nobody sees that it lives, and exits when it loses it.
+    redbeat waits for its lock before its loop starts, when it writes no heartbeat, and exits when it loses the lock.
     """
 
     def __init__(self, app: Any, **kwargs: Any) -> None:
-        # redbeat connects already here, before Celery says that beat begins.
+        # redbeat connects in its constructor, before Celery sends the signal `beat_init`.
         require_safe_settings()
         app.conf.update(
             redbeat_redis_url=for_redis_py(celery_settings.broker_url.get_secret_value()),
             redbeat_redis_options={"socket_timeout": 5, "socket_connect_timeout": 5, "socket_keepalive": True},
-            # None is redbeat's way not to lock.
+            # None disables redbeat's lock.
             redbeat_lock_key=None,
             beat_max_loop_interval=redbeat_settings.loop_interval,
         )
         super().__init__(app, **kwargs)
         self._leads = False
         self._restored = float("-inf")
-        # redbeat's own key, so that a beat started with redbeat's own scheduler is shut out too.
+        # The key of redbeat's lock, so that it also excludes a beat that runs redbeat's own scheduler.
         self._own_lock = get_redis(app).lock("redbeat::lock", timeout=redbeat_settings.lock_timeout, thread_local=False)
 
     def tick(self, **kwargs: Any) -> float:
-        """Queue what is due if this is the beat that fires, and return the seconds to sleep."""
+        """Send the due tasks if this beat has the lock; return the seconds to sleep."""
         try:
             if not self._hold():
                 return float(self.max_interval)
             self._restore()
             return float(super().tick(**kwargs))
         except RedisError as error:
-            # What was not queued is still due at the next tick.
-            _logger.warning("Redis does not answer, trying again: %r", error)
+            # Tasks that were not sent are still due at the next tick.
+            _logger.warning("Redis is unreachable, retrying: %r", error)
             return float(self.max_interval)
 
     def close(self) -> None:
-        """Let another beat fire at once."""
+        """Release the lock, so that another beat takes over immediately."""
         if self._leads:
             self._leads = False
             try:
                 self._own_lock.release()
             except RedisError as error:
-                _logger.warning("the lock is not released, it expires: %r", error)
+                _logger.warning("The lock was not released and will expire: %r", error)
         super().close()
 
     def _restore(self) -> None:
-        """Write the entries of the code that have vanished from Redis again: redbeat does so when it starts, and never after."""
+        """Write entries that are missing in Redis again. redbeat does so only when it starts."""
         now = time.monotonic()
         if now - self._restored < RESTORE_EVERY:
             return
@@ -82,9 +82,9 @@ class OneOfSeveral(RedBeatScheduler):
         for (name, key), is_defined, score in zip(keys.items(), found[::2], found[1::2], strict=True):
             if is_defined and score is not None:
                 continue
-            _logger.warning("the schedule's entry %r had vanished from Redis and is written again", name)
+            _logger.warning("The schedule entry %r was missing in Redis and is written again", name)
             if is_defined:
-                # As it is there: it may have been switched off.
+                # Keep its definition in Redis: it may have been disabled there.
                 self.Entry.from_key(key, app=self.app).save()
             else:
                 self.update_from_dict({name: conf.schedule[name]})
@@ -95,13 +95,13 @@ class OneOfSeveral(RedBeatScheduler):
             try:
                 self._own_lock.reacquire()
             except LockError:
-                _logger.warning("this beat has lost the lock")
+                _logger.warning("This beat has lost the lock")
                 self._leads = False
         if not self._leads and self._own_lock.acquire(blocking=False):
             self._leads = True
-            _logger.info("this beat holds the lock and fires")
+            _logger.info("This beat has the lock and sends the scheduled tasks")
         return self._leads
 
 
-class Scheduler(HeartbeatScheduler, OneOfSeveral):
-    """redbeat's, with heartbeat and expiry."""
+class Scheduler(HeartbeatScheduler, LockedScheduler):
+    """redbeat's scheduler with heartbeat and expiry."""

@@ -1,8 +1,8 @@
-"""Makes beat use redbeat's scheduler."""
+"""Configure beat to use redbeat's scheduler."""
 
 from celery import current_app
 
 
 def connect() -> None:
-    """Configure the scheduler."""
+    """Set Celery's `beat_scheduler`."""
     current_app.conf.beat_scheduler = "app.features.redbeat.scheduler:Scheduler"

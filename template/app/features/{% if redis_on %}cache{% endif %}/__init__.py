@@ -1,1 +1,1 @@
-"""The cache in Redis (app/core/redis.py) as a part of the API: readiness, shutdown and audit."""
+"""Readiness check, shutdown and audit of the Redis cache (app/core/redis.py)."""

@@ -1,4 +1,4 @@
-"""The audit's point about the cache."""
+"""The audit check of the cache."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,6 +8,6 @@ from app.core.redis import cache
 
 
 async def cache_findings() -> AsyncIterator[Finding]:
-    """Check that Redis answers."""
+    """Check that Redis is reachable."""
     failure = await failure_of(lambda: asyncio.to_thread(cache.sync.client.ping))
-    yield no_answer("redis (cache)", failure) if failure else Finding("ok", "redis (cache)", "answers")
+    yield no_answer("redis (cache)", failure) if failure else Finding("ok", "redis (cache)", "reachable")

@@ -1,4 +1,4 @@
-"""What the cache adds to the API."""
+"""Declare the feature: the cache's readiness check, shutdown and audit check."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,1 +1,1 @@
-"""Monthly reports as PDF files."""
+"""Create monthly reports as PDF files."""

@@ -1,4 +1,4 @@
-"""What the monthly report counts: the series that other modules register, such as `accounts/series.py`."""
+"""Collect the series of the monthly report, which other modules register, such as `accounts/series.py`."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,13 +10,15 @@ from app.features.reports.service import Month, MonthlyReport, Series
 SeriesSource = Callable[[AsyncSession, Month], Awaitable[list[Series]]]
 
 sources: list[SeriesSource] = []
-"""Called in turn for each report. Register yours in your feature's `worker.py`: `def connect(): sources.append(orders)`."""
+"""Called in order for each report. Add one in your feature's `worker.py`: `def connect(): sources.append(orders)`."""
 notes: list[str] = []
-"""Sentences below the title."""
+"""Sentences that are printed below the title."""
 
 
 async def monthly_report(month: Month) -> MonthlyReport:
     """Return the month's report."""
     async with session_scope() as db:
         series = [one for source in sources for one in await source(db, month)]
-    return MonthlyReport(month, series, notes or ["Nothing is counted yet: docs/reports.md shows how to add a series."])
+    return MonthlyReport(
+        month, series, notes or ["The report has no series yet; docs/reports.md shows how to add one."]
+    )

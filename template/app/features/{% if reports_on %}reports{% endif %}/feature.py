@@ -1,4 +1,4 @@
-"""What reports add to the API."""
+"""Declare the feature: the route that creates a report."""
 
 from app.core.features import Feature
 from app.features.reports import routes

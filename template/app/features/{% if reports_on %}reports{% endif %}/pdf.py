@@ -1,4 +1,4 @@
-"""A monthly report as a PDF."""
+"""Render a monthly report as a PDF."""
 
 import calendar
 import functools
@@ -22,12 +22,12 @@ from app.features.reports.service import Month, MonthlyReport, Series
 
 _COLORS = [colors.HexColor(color) for color in ("#2f6fab", "#e0873a", "#4f9d69", "#8a5aa8", "#b04a4a")]
 _MARGIN = 50
-# A frame keeps 6 points free on each side.
+# reportlab's frame has a padding of 6 points on each side.
 _WIDTH = A4[0] - 2 * _MARGIN - 12
 
 
 def render_pdf(report: MonthlyReport) -> bytes:
-    """Return the PDF: the same bytes for the same report."""
+    """Return the PDF. The same report always results in the same bytes."""
     content = io.BytesIO()
     title = f"{app_settings.name}: {month_name(report.month)}"
     document = SimpleDocTemplate(
@@ -39,7 +39,7 @@ def render_pdf(report: MonthlyReport) -> bytes:
         bottomMargin=_MARGIN,
         title=title,
         author=app_settings.name,
-        # Without the time and the random number that a PDF usually carries.
+        # Omit the creation time and random id of a PDF.
         invariant=1,
     )
     document.build([*_head(title, report), *(_body(report) if report.series else ())])
@@ -47,7 +47,7 @@ def render_pdf(report: MonthlyReport) -> bytes:
 
 
 def month_name(month: Month) -> str:
-    """Return the month for readers, such as `May 2026`."""
+    """Return the month's name and year, such as `May 2026`."""
     return f"{calendar.month_name[month.month]} {month.year}"
 
 
@@ -55,15 +55,15 @@ def _head(title: str, report: MonthlyReport) -> list[Flowable]:
     regular, bold = _fonts()
     heading = ParagraphStyle("heading", fontName=bold, fontSize=18, leading=24)
     text = ParagraphStyle("text", fontName=regular, fontSize=9, leading=13, textColor=colors.HexColor("#444444"))
-    notes = [f"Days begin at midnight in {report.month.zone.key}.", *report.notes]
+    notes = [f"Days start at midnight in {report.month.zone.key}.", *report.notes]
     if report.month.edges()[-1] > datetime.now(UTC):
-        notes.append("The month is not over: these are the numbers so far.")
+        notes.append("The month is not over yet; these are the numbers so far.")
     return [Paragraph(_printable(title), heading), *(Paragraph(_printable(note), text) for note in notes)]
 
 
 def _body(report: MonthlyReport) -> list[Flowable]:
     body: list[Flowable] = []
-    # As many in a chart as there are colours; as many columns in a table have room for any number.
+    # One chart and table for as many series as there are colors; a table with that many columns fits the page.
     for first in range(0, len(report.series), len(_COLORS)):
         series = report.series[first : first + len(_COLORS)]
         body += [
@@ -82,7 +82,7 @@ def _chart(series: list[Series]) -> Drawing:
     chart.data = [one.values for one in series]
     chart.categoryAxis.categoryNames = [str(day) for day in range(1, len(series[0].values) + 1)]
     chart.valueAxis.valueMin = 0
-    # Whole numbers, and an axis also where all of them are 0.
+    # The axis has whole numbers, even if all values are 0.
     highest = max(1, *(value for one in series for value in one.values))
     chart.valueAxis.valueStep = max(1, -(-highest // 5))
     chart.valueAxis.valueMax = chart.valueAxis.valueStep * -(-highest // chart.valueAxis.valueStep)
@@ -135,8 +135,8 @@ def _table(month: Month, series: list[Series]) -> Table:
 def _fonts() -> tuple[str, str]:
     """Register a regular and a bold font and return their names.
 
-    DejaVu, where the system has it (Debian's `fonts-dejavu-core`), shows nearly every European script. Bitstream Vera, which
-    it grew out of and which comes with reportlab, shows western languages.
+    DejaVu (Debian's package `fonts-dejavu-core`) supports nearly all European scripts. The fallback is Bitstream Vera,
+    which comes with reportlab and supports western languages.
     """
     for regular, bold in (("DejaVuSans", "DejaVuSans-Bold"), ("Vera", "VeraBd")):
         try:
@@ -145,11 +145,11 @@ def _fonts() -> tuple[str, str]:
         except TTFError:
             continue
         return regular, bold
-    raise RuntimeError("reportlab came without its fonts")
+    raise RuntimeError("No font found: reportlab was installed without its fonts.")
 
 
 def _printable(text: str) -> str:
-    """Return `text` for a paragraph; a letter that the font lacks loses its accent rather than becoming a box."""
+    """Return `text` for a paragraph. A letter that the font does not have is replaced by the letter without accent."""
     known = pdfmetrics.getFont(_fonts()[0]).face.charToGlyph
     return escape("".join(char if ord(char) in known else _plain(char) for char in text))
 

@@ -1,4 +1,4 @@
-"""What a monthly report is about: the days of a month in the application's time zone, and numbers for each of them."""
+"""The data of a monthly report: the days of a month in the application's time zone, with values for each day."""
 
 import calendar
 from dataclasses import dataclass, field
@@ -17,26 +17,26 @@ _Moment = InstrumentedAttribute[datetime] | ColumnElement[datetime]
 
 @dataclass(frozen=True)
 class Month:
-    """A month as the clocks of `zone` show it, which is CELERY_TIMEZONE where it is not given."""
+    """A month in the time zone `zone`; the default is CELERY_TIMEZONE."""
 
     year: int
     month: int
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo(celery_settings.timezone))
 
     def edges(self) -> list[datetime]:
-        """Return when each of its days begins and, last, when the next month begins; in UTC.
+        """Return the start of each day of the month and of the next month, in UTC.
 
-        A day has 23 or 25 hours where clocks change: `start + 24 h` is not the next one.
+        A day of a daylight saving time change has 23 or 25 hours, so the next day does not start 24 hours later.
         """
         last = calendar.monthrange(self.year, self.month)[1]
         days = [datetime(self.year, self.month, day, tzinfo=self.zone) for day in range(1, last + 1)]
-        # Arithmetic on a moment with a zone is that of a clock on the wall.
+        # Adding to an aware datetime uses local time: one day later is the same time of day.
         return [moment.astimezone(UTC) for moment in (*days, days[-1] + timedelta(days=1))]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A number for each day of the month."""
+    """A value for each day of the month."""
 
     name: str
     values: list[int]
@@ -44,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True)
 class MonthlyReport:
-    """What is printed: one or more series, or none, and sentences below the title."""
+    """The content of a report: its series, of which there may be none, and sentences below the title."""
 
     month: Month
     series: list[Series]
@@ -55,22 +55,22 @@ def reportable_month(month: int, year: int) -> Month:
     """Return the month.
 
     Raises:
-        ValueError: there is no such month, it is before 1970, or it has not begun.
+        ValueError: the month does not exist, is before 1970, or has not started.
     """
     if type(month) is not int or not 1 <= month <= 12:
-        raise ValueError(f"month must be 1 to 12, not {str(month)[:20]!r}")
+        raise ValueError(f"month={str(month)[:20]!r} must be an integer from 1 to 12")
     if type(year) is not int or not 1970 <= year <= 9999:
-        raise ValueError(f"year must be 1970 to 9999, not {str(year)[:20]!r}")
+        raise ValueError(f"year={str(year)[:20]!r} must be an integer from 1970 to 9999")
     wanted = Month(year, month)
     if datetime(year, month, 1, tzinfo=wanted.zone) > datetime.now(UTC):
-        raise ValueError(f"{year}-{month:02} has not begun")
+        raise ValueError(f"{year}-{month:02} has not started yet")
     return wanted
 
 
 async def count_per_day(db: AsyncSession, moment: _Moment, month: Month) -> list[int]:
-    """Return how many rows have their `moment`, a column of the type UtcDateTime, on each day of the month."""
+    """Return for each day of the month how many rows have their `moment`, a UtcDateTime column, on that day."""
     edges = month.edges()
-    # The days are told apart by their edges: neither MySQL nor SQLite knows time zones without being taught.
+    # Compare with the start of each day: SQLite has no time zones, and MySQL only if they were loaded.
     day = case(*((moment < end, number) for number, end in enumerate(edges[1:])))
     days = select(day.label("day")).where(moment >= edges[0], moment < edges[-1]).subquery()
     rows = await db.execute(select(days.c.day, func.count()).group_by(days.c.day))

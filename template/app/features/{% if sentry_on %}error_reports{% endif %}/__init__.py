@@ -1,1 +1,1 @@
-"""Error reports for Sentry, of requests and of tasks."""
+"""Report the errors of requests and tasks to Sentry."""

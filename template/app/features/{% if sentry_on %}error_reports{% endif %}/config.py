@@ -9,12 +9,12 @@ from app.core.config.base import SettingsGroup
 
 
 class SentrySettings(SettingsGroup):
-    """Where errors are reported."""
+    """The Sentry project that receives error reports."""
 
     model_config = SettingsConfigDict(env_prefix="SENTRY_")
 
     dsn: SecretStr = Field(
-        SecretStr(""), description="Address of the project in Sentry, with its key. Empty: none are sent."
+        SecretStr(""), description="DSN of the Sentry project; empty means that no errors are reported."
     )
 
     @field_validator("dsn")
@@ -23,7 +23,7 @@ class SentrySettings(SettingsGroup):
         parts = urlsplit(value.get_secret_value())
         complete = parts.scheme in {"http", "https"} and parts.hostname and parts.username and parts.path.strip("/")
         if value.get_secret_value() and not complete:
-            raise ValueError("must be empty or like https://KEY@HOST/PROJECT")
+            raise ValueError("must be empty or a DSN such as https://KEY@HOST/PROJECT")
         return value
 
 

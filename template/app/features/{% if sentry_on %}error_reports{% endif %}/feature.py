@@ -1,4 +1,4 @@
-"""What error reports add to the API."""
+"""Declare the feature: report errors from the start of the API."""
 
 from app.core.features import Feature
 from app.features.error_reports import reporting

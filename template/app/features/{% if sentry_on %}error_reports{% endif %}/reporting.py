@@ -1,4 +1,4 @@
-"""Reports what requests and tasks raise to Sentry, without personal data; to nobody while SENTRY_DSN is empty."""
+"""Report the exceptions of requests and tasks to Sentry, without personal data. Does nothing if SENTRY_DSN is empty."""
 
 import sentry_sdk
 from sentry_sdk.integrations import Integration
@@ -13,7 +13,7 @@ from app.features.error_reports.config import sentry_settings
 
 
 def start(*more: Integration) -> None:
-    """Report from now on, in this process and those that it forks; what `more` sees too."""
+    """Start to report the errors of this process and its forks; `more` are additional Sentry integrations."""
     dsn = sentry_settings.dsn.get_secret_value()
     if not dsn:
         return
@@ -23,10 +23,10 @@ def start(*more: Integration) -> None:
         release=f"{defaults.SLUG}@{app_settings.version}",
         before_send=_without_query,
         send_default_pii=False,
-        # Variables and bodies hold what callers sent.
+        # Local variables and bodies contain the data of clients.
         include_local_variables=False,
         max_request_body_size="never",
-        # Those for databases and Redis would add every statement and key to a report.
+        # The integrations for databases and Redis would add every statement and key to a report.
         auto_enabling_integrations=False,
         integrations=[
             StarletteIntegration(),

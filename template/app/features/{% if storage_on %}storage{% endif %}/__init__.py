@@ -1,1 +1,1 @@
-"""Storage for files: a folder or a bucket."""
+"""Store files in a local folder or a bucket."""

@@ -1,4 +1,4 @@
-"""The audit's points about the storage."""
+"""The audit check of the storage."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,11 +9,11 @@ from app.features.storage.config import storage_settings
 
 
 async def storage_findings() -> AsyncIterator[Finding]:
-    """Check that every process reaches the same files."""
+    """Check that all processes share the same files."""
     in_pods = defaults.IN_PODS or "KUBERNETES_SERVICE_HOST" in os.environ
     if storage_settings.is_bucket:
-        yield Finding("ok", "storage", "a bucket")
+        yield Finding("ok", "storage", "STORAGE_URL is a bucket")
     elif in_pods:
-        yield problem("storage", "STORAGE_URL is a folder, which pods do not share: name a bucket, s3://NAME.")
+        yield problem("storage", "STORAGE_URL is a folder, which pods do not share; use a bucket, s3://NAME.")
     else:
-        yield Finding("ok", "storage", "a folder, which the API and all workers must share")
+        yield Finding("ok", "storage", "STORAGE_URL is a folder, which the API and all workers must share")

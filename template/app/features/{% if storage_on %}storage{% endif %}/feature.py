@@ -1,4 +1,4 @@
-"""What the storage adds to the audit."""
+"""Declare the feature: the audit check of the storage."""
 
 from app.core.audit import AuditPoint
 from app.core.features import Feature

@@ -1,7 +1,7 @@
-"""Files that the API and the workers share: in a local folder, or in a bucket of an S3-compatible service.
+"""The file storage of the API and the workers: a local folder, or a bucket of an S3-compatible service.
 
-The functions of obstore do the work: `obstore.put(store(), checked("files", name), content)`, `get`, `list`, `delete` and
-their `_async` forms, the same for both. https://developmentseed.org/obstore/
+Use it with obstore's functions: `obstore.put(store(), checked("files", name), content)`, `get`, `list`, `delete` and
+their `_async` variants. https://developmentseed.org/obstore/
 """
 
 import functools
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
 
 FILES = "files"
-"""The folder of what users store, with a folder for each owner."""
+"""The folder of users' files, with a folder for each owner."""
 
 UNFINISHED_AFTER = timedelta(days=1)
-"""How long nothing is written to a file before it counts as broken off; a slow upload is written 5 MiB at a time."""
+"""How long a file must be unchanged to count as abandoned; a slow upload writes 5 MiB at a time."""
 
 _SEGMENT = re.compile(r"\w[\w.+@ -]{0,126}(?<![. ])")
-# 255 is what file systems take; a file that is being written has a few more.
+# File systems allow 255; obstore appends a few characters while it writes a file.
 _MAX_BYTES = 240
-# What obstore writes to before a file is complete, which is then moved to its place.
+# The name of obstore's temporary file, which it renames when the file is complete.
 _UNFINISHED = re.compile(r".+#\d+")
-# Windows opens a device where a file has such a name, with any suffix.
+# Windows opens a device instead of a file with such a name, whatever its extension.
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 _MARKS = {"Mn", "Mc"}
 _logger = structlog.get_logger(__name__)
 
 
 class InvalidFileName(ValueError):
-    """The name of a file could lead elsewhere, or does not work everywhere."""
+    """The file name is unsafe or not portable."""
 
 
 @functools.cache
 def store() -> LocalStore | S3Store:
-    """Return what `STORAGE_URL` names. A local folder is made if it is missing."""
+    """Return the store of `STORAGE_URL`. Creates a local folder if it is missing."""
     config = storage_settings
     if not config.is_bucket:
         return LocalStore(config.folder, mkdir=True)
@@ -55,7 +55,7 @@ def store() -> LocalStore | S3Store:
         options["endpoint"] = config.endpoint
     client: ClientConfig = {
         "allow_http": config.endpoint.startswith("http://"),
-        # For a silent server, not for a whole answer, which takes as long as whoever downloads it.
+        # The time without any data; a whole response may take as long as a client needs to download it.
         "read_timeout": timedelta(seconds=30),
         "timeout": timedelta(days=1),
     }
@@ -63,19 +63,20 @@ def store() -> LocalStore | S3Store:
 
 
 def checked(*parts: str) -> str:
-    """Return the path of a file in the storage, each part of it one folder deeper and checked: callers choose names.
+    """Validate each part and return them as a path in the storage. Users choose file names, so never skip this.
 
     Raises:
-        InvalidFileName: a part is empty, longer than 127 characters or 240 bytes, holds other than letters, digits, spaces and `._+@-`,
-            starts with a dot, a space or a sign, ends with a dot or a space, or is the name of a device of Windows.
+        InvalidFileName: a part is empty, longer than 127 characters or 240 bytes, has characters other than letters,
+            digits, spaces and `._+@-`, starts with anything but a letter, digit or underscore, ends with a dot or a
+            space, or is the name of a Windows device.
     """
     return "/".join(_checked(part) for part in parts)
 
 
 def delete_unfinished() -> int:
-    """Delete what processes that were killed have left of files in the local folder, and return how many there were.
+    """Delete the temporary files that killed processes have left in the local folder; return how many.
 
-    A bucket keeps the parts of such files where nobody sees them: a rule of its lifecycle deletes them.
+    Does nothing for a bucket: configure a lifecycle rule that deletes incomplete multipart uploads.
     """
     if storage_settings.is_bucket:
         return 0
@@ -89,18 +90,18 @@ def delete_unfinished() -> int:
                 deleted += 1
                 size += found.st_size
         except FileNotFoundError:
-            # Completed, or deleted by another process, since it was listed.
+            # The file was completed, or deleted by another process, since it was listed.
             continue
     _logger.info("unfinished_files_deleted", files=deleted, bytes=size)
     return deleted
 
 
 def _checked(part: str) -> str:
-    # An accent may be a part of its letter or a character after it, as Macs write it: one file, not two.
+    # macOS writes an accent as a separate character; normalize it, so that both forms name the same file.
     name = unicodedata.normalize("NFC", part)
     letters = "".join(char for char in name if unicodedata.category(char) not in _MARKS)
     if not _SEGMENT.fullmatch(letters) or len(name.encode()) > _MAX_BYTES or _DEVICE.fullmatch(name):
         raise InvalidFileName(
-            f"{part[:200]!r} is no name for a file, or too long a one: use letters, digits, spaces and ._+@-"
+            f"{part[:200]!r} is not a valid file name or too long; use letters, digits, spaces and ._+@-"
         )
     return name

@@ -1,1 +1,1 @@
-"""Pages of other origins may call the API (CORS)."""
+"""Cross-origin requests from browsers (CORS)."""

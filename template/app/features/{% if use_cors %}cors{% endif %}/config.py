@@ -1,4 +1,4 @@
-"""Which other origins' pages may call the API from a browser."""
+"""Settings of cross-origin requests (CORS)."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,24 +10,26 @@ from app.core.config.base import CommaSeparated, SettingsGroup
 
 
 class CorsSettings(SettingsGroup):
-    """The answers to a browser that asks; nothing is allowed until an origin is named."""
+    """Which origins may call the API from a browser; by default none."""
 
     model_config = SettingsConfigDict(env_prefix="CORS_")
 
     allowed_origins: CommaSeparated = Field(
-        [], max_length=100, description="Origins such as `https://example.com`, comma-separated; `*` is every origin."
+        [],
+        max_length=100,
+        description="Allowed origins such as `https://example.com`, comma-separated; `*` allows all.",
     )
-    allow_credentials: bool = Field(False, description="Let pages send cookies and logins.")
+    allow_credentials: bool = Field(False, description="Allow requests with cookies and HTTP authentication.")
     allow_methods: CommaSeparated = Field(
-        ["GET", "POST", "PUT", "PATCH", "DELETE"], max_length=20, description="Methods, comma-separated."
+        ["GET", "POST", "PUT", "PATCH", "DELETE"], max_length=20, description="Allowed methods, comma-separated."
     )
     allow_headers: CommaSeparated = Field(
-        ["Authorization", "Content-Type"], max_length=100, description="Request headers, comma-separated."
+        ["Authorization", "Content-Type"], max_length=100, description="Allowed request headers, comma-separated."
     )
     expose_headers: CommaSeparated = Field(
-        [], max_length=100, description="Response headers that a page may read, comma-separated."
+        [], max_length=100, description="Response headers that scripts may read, comma-separated."
     )
-    max_age: int = Field(600, ge=0, le=86400, description="Seconds that a browser remembers the answer.")
+    max_age: int = Field(600, ge=0, le=86400, description="Seconds that a browser caches the preflight response.")
 
     @field_validator("allowed_origins")
     @classmethod
@@ -36,7 +38,7 @@ class CorsSettings(SettingsGroup):
             parts = urlsplit(origin)
             if origin != "*" and (not parts.scheme or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc):
                 raise ValueError(
-                    "must be * or origins such as https://example.com:8443, without a path or a slash behind"
+                    "must be * or origins such as https://example.com:8443, without a path or trailing slash"
                 )
         return value
 
@@ -47,9 +49,11 @@ class CorsSettings(SettingsGroup):
         return options
 
     def audit(self) -> list[str]:
-        """Return what is not fit for production."""
+        """Return one sentence for each setting that is not safe for production."""
         if "*" in self.allowed_origins and self.allow_credentials:
-            return ["CORS_ALLOWED_ORIGINS is * while CORS_ALLOW_CREDENTIALS is on: any page may act as the user."]
+            return [
+                "CORS_ALLOWED_ORIGINS=* with CORS_ALLOW_CREDENTIALS lets any site act as the user; list the origins."
+            ]
         return []
 
 

@@ -1,4 +1,4 @@
-"""What CORS adds to the API."""
+"""Declare the feature: the CORS middleware."""
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp

@@ -1,4 +1,4 @@
-"""Accounts for tests, and clients that are logged in."""
+"""Helpers for tests: accounts, codes and logins."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ async def add_user(email: str = ADA["email"], *, is_verified: bool = True) -> Us
 
 
 async def code_for(purpose: Purpose, email: str = ADA["email"]) -> str:
-    """Return a new code, as the mail has it."""
+    """Return a new code as it would be mailed."""
     async with session_scope() as db:
         user = (await db.scalars(select(User).where(User.email == email))).one()
         return await new_code(db, user, purpose)
 
 
 async def registration_codes(email: str = ADA["email"]) -> list[str]:
-    """Return new codes of the registrations of an address, the oldest first, as the mails have them."""
+    """Return new codes for the registrations of an address, the oldest first."""
     async with session_scope() as db:
         query = select(AccountRegistration.id).where(AccountRegistration.email == email)
         ids = list(await db.scalars(query.order_by(AccountRegistration.id)))
@@ -43,24 +43,24 @@ async def registration_codes(email: str = ADA["email"]) -> list[str]:
 
 async def log_in(client: httpx.AsyncClient, **changes: str) -> dict[str, Any]:
     """Return the tokens of a new login."""
-    answer = await client.post("/login", json={**ADA, **changes})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    response = await client.post("/login", json={**ADA, **changes})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def client_at(host: str, client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Return a client of the same application at another address."""
+    """Return a client of the same application with another IP address."""
     transport = client._transport
     assert isinstance(transport, httpx.ASGITransport)
     return httpx.AsyncClient(transport=httpx.ASGITransport(transport.app, client=(host, 1)), base_url="http://test")
 
 
 def bearer(tokens: dict[str, Any]) -> dict[str, str]:
-    """Return the header of a login."""
+    """Return the Authorization header of a login."""
     return {"Authorization": f"Bearer {tokens['access_token']}"}
 
 
 async def get_user(email: str = ADA["email"]) -> User:
-    """Return the account as it is stored."""
+    """Return the stored account."""
     async with session_scope() as db:
         return (await db.scalars(select(User).where(User.email == email))).one()

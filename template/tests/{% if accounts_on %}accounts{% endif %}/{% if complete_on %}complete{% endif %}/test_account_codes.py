@@ -1,4 +1,4 @@
-"""Registration, verified addresses and forgotten passwords."""
+"""Registration, verification of addresses and password resets."""
 
 import asyncio
 import re
@@ -30,14 +30,14 @@ NOBODY = "nobody@example.com"
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer as soon as possible."""
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Respond without the delay of constant-time routes."""
     monkeypatch.setattr(constant_time, "SECONDS", 0)
 
 
-async def test_a_registration_becomes_an_account_with_its_code(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/register", json={**ADA, "email": "Ada@Example.com"})
-    assert answer.status_code == 202, answer.text
+async def test_using_the_code_of_a_registration_creates_the_account(client: httpx.AsyncClient) -> None:
+    response = await client.post("/register", json={**ADA, "email": "Ada@Example.com"})
+    assert response.status_code == 202, response.text
     async with session_scope() as db:
         assert (await db.scalars(select(User))).all() == []
     refused = await client.post("/login", json=ADA)
@@ -52,7 +52,7 @@ async def test_a_registration_becomes_an_account_with_its_code(client: httpx.Asy
     await log_in(client)
 
 
-async def test_answers_do_not_tell_whether_an_address_exists(client: httpx.AsyncClient) -> None:
+async def test_responses_do_not_reveal_whether_an_address_exists(client: httpx.AsyncClient) -> None:
     await add_user()
     for path, body in (
         ("/register", {"password": OTHER}),
@@ -60,27 +60,27 @@ async def test_answers_do_not_tell_whether_an_address_exists(client: httpx.Async
         ("/forgot-password", {}),
         ("/verify-email", {"code": "ABCDEFGH"}),
         ("/reset-password", {"code": "ABCDEFGH", "password": OTHER}),
-        # With the password of the registration above, which must not tell either; and with another.
+        # With the password of the registration above, which must not reveal the account either, and with another one.
         ("/login", {"password": OTHER}),
         ("/login", {"password": f"{OTHER}!"}),
     ):
         known, unknown = [await client.post(path, json={"email": email, **body}) for email in (ADA["email"], NOBODY)]
         assert (known.status_code, known.text) == (unknown.status_code, unknown.text), path
-        # Date and length of the answer are all that a client sees beside it.
+        # Otherwise a client sees only the date and length of the response.
         assert set(known.headers) == set(unknown.headers)
 
 
-async def test_no_answer_is_faster_where_there_is_nothing_to_write(
+async def test_responses_take_the_same_time_without_anything_to_write(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constant_time, "SECONDS", 0.5)
     for path, status in (("/register", 202), ("/verify-email", 400), ("/reset-password", 400)):
         start = time.perf_counter()
-        answer = await client.post(path, json={**ADA, "code": "ABCDEFGH"})
-        assert (answer.status_code, time.perf_counter() - start > 0.49) == (status, True), path
+        response = await client.post(path, json={**ADA, "code": "ABCDEFGH"})
+        assert (response.status_code, time.perf_counter() - start > 0.49) == (status, True), path
 
 
-async def test_a_wrong_code_holds_no_row_while_it_is_answered() -> None:
+async def test_a_wrong_code_leaves_no_row_locked() -> None:
     await add_user(is_verified=False)
     await code_for("verify")
     async with session_scope() as db:
@@ -88,7 +88,7 @@ async def test_a_wrong_code_holds_no_row_while_it_is_answered() -> None:
         assert not db.in_transaction()
 
 
-async def test_register_leaves_a_verified_account_alone(client: httpx.AsyncClient) -> None:
+async def test_register_does_not_change_a_verified_account(client: httpx.AsyncClient) -> None:
     before = await add_user()
     assert (await client.post("/register", json={**ADA, "password": OTHER})).status_code == 202
     assert (await get_user()).password_hash == before.password_hash
@@ -98,16 +98,16 @@ async def test_register_leaves_a_verified_account_alone(client: httpx.AsyncClien
 
 @pytest.mark.parametrize("owner", [0, 1], ids=["owner first", "stranger first"])
 async def test_a_code_sets_the_password_of_its_own_registration(client: httpx.AsyncClient, owner: int) -> None:
-    """Somebody else's registration, before or after, must not leave a password of theirs on the owner's account."""
+    """Another person's registration, earlier or later, must not set the password of the owner's account."""
     passwords = [OTHER, OTHER]
     passwords[owner] = ADA["password"]
     for password in passwords:
         assert (await client.post("/register", json={**ADA, "password": password})).status_code == 202
     codes = await registration_codes()
-    answer = await client.post("/verify-email", json={"email": ADA["email"], "code": codes[owner]})
-    assert answer.status_code == 200, answer.text
+    response = await client.post("/verify-email", json={"email": ADA["email"], "code": codes[owner]})
+    assert response.status_code == 200, response.text
     await log_in(client)
-    # As where the address has an account already: nothing tells that it has been verified.
+    # The same as before the verification, so that the response does not reveal it.
     assert (await client.post("/login", json={**ADA, "password": OTHER})).status_code == 403
     other = await client.post("/verify-email", json={"email": ADA["email"], "code": codes[1 - owner]})
     assert other.status_code == 400
@@ -116,7 +116,9 @@ async def test_a_code_sets_the_password_of_its_own_registration(client: httpx.As
 
 
 @pytest.mark.parametrize("order", ["registered after", "registered before"])
-async def test_a_registration_sets_no_password_of_an_account(client: httpx.AsyncClient, order: str) -> None:
+async def test_a_registration_does_not_set_the_password_of_an_existing_account(
+    client: httpx.AsyncClient, order: str
+) -> None:
     if order == "registered before":
         await client.post("/register", json={**ADA, "password": OTHER})
     await add_user()
@@ -127,8 +129,8 @@ async def test_a_registration_sets_no_password_of_an_account(client: httpx.Async
     await log_in(client)
 
 
-async def test_an_account_that_nobody_used_gets_the_password_of_the_code(client: httpx.AsyncClient) -> None:
-    """Earlier releases added it at the registration."""
+async def test_an_unused_account_gets_the_password_of_the_registration(client: httpx.AsyncClient) -> None:
+    """Earlier releases created the account at the registration."""
     await add_user(is_verified=False)
     await client.post("/register", json={**ADA, "password": OTHER})
     (code,) = await registration_codes()
@@ -137,20 +139,20 @@ async def test_an_account_that_nobody_used_gets_the_password_of_the_code(client:
     await log_in(client, password=OTHER)
 
 
-async def test_a_login_that_lacks_the_code_says_so_after_the_right_password(client: httpx.AsyncClient) -> None:
+async def test_a_login_reports_an_unverified_address_only_after_the_correct_password(client: httpx.AsyncClient) -> None:
     await add_user(is_verified=False)
-    answers = [await client.post("/login", json={**ADA, "password": word}) for word in (ADA["password"], OTHER)]
-    assert [answer.status_code for answer in answers] == [403, 401]
-    assert "not verified" in answers[0].text
-    assert "verified" not in answers[1].text
+    responses = [await client.post("/login", json={**ADA, "password": word}) for word in (ADA["password"], OTHER)]
+    assert [response.status_code for response in responses] == [403, 401]
+    assert "not verified" in responses[0].text
+    assert "verified" not in responses[1].text
 
 
-async def test_of_parallel_uses_of_a_registration_one_counts(client: httpx.AsyncClient) -> None:
+async def test_of_concurrent_uses_of_a_registration_one_succeeds(client: httpx.AsyncClient) -> None:
     await client.post("/register", json=ADA)
     (code,) = await registration_codes()
     body = {"email": ADA["email"], "code": code}
-    answers = await asyncio.gather(*(client.post("/verify-email", json=body) for _ in range(4)))
-    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+    responses = await asyncio.gather(*(client.post("/verify-email", json=body) for _ in range(4)))
+    assert sorted(response.status_code for response in responses) == [200, 400, 400, 400]
 
 
 async def test_a_registration_expires(client: httpx.AsyncClient) -> None:
@@ -165,7 +167,7 @@ async def test_a_registration_expires(client: httpx.AsyncClient) -> None:
         assert await db.scalar(select(func.count()).select_from(AccountRegistration)) == 1
 
 
-async def test_register_leaves_an_account_alone_that_was_used_before_addresses_were_verified(
+async def test_register_does_not_change_an_unverified_account_that_was_used(
     client: httpx.AsyncClient,
 ) -> None:
     before = await add_user(is_verified=False)
@@ -175,19 +177,19 @@ async def test_register_leaves_an_account_alone_that_was_used_before_addresses_w
     assert (await get_user()).password_hash == before.password_hash
 
 
-async def test_parallel_registrations_all_succeed(client: httpx.AsyncClient) -> None:
-    answers = await asyncio.gather(*(client.post("/register", json=ADA) for _ in range(4)))
-    assert {answer.status_code for answer in answers} == {202}
+async def test_concurrent_registrations_all_succeed(client: httpx.AsyncClient) -> None:
+    responses = await asyncio.gather(*(client.post("/register", json=ADA) for _ in range(4)))
+    assert {response.status_code for response in responses} == {202}
     assert len(await registration_codes()) == 4
 
 
 @pytest.mark.parametrize(
     ("path", "before"), [("/register", 0), ("/verify-email", 1), ("/reset-password", 1), ("/change-password", 1)]
 )
-async def test_nothing_is_queued_where_the_commit_fails(
+async def test_nothing_is_queued_if_the_commit_fails(
     client: httpx.AsyncClient, path: str, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it each but the first has committed something else: a code's tries, or a query."""
+    """`before` is the number of earlier commits of the route: the number of attempts, or the end of a query."""
     if path != "/register":
         await add_user()
     headers = bearer(await log_in(client)) if path == "/change-password" else {}
@@ -203,7 +205,7 @@ async def test_nothing_is_queued_where_the_commit_fails(
         nonlocal left
         left -= 1
         if left < 0:
-            raise RuntimeError("the database went away")
+            raise RuntimeError("the database is down")
         await commit(db)
 
     commit = AsyncSession.commit
@@ -211,16 +213,16 @@ async def test_nothing_is_queued_where_the_commit_fails(
         monkeypatch.setattr(module, "enqueue", note)
     with monkeypatch.context() as patch:
         patch.setattr(AsyncSession, "commit", fail)
-        with pytest.raises(RuntimeError, match="went away"):
+        with pytest.raises(RuntimeError, match="is down"):
             await client.post(path, json=body, headers=headers)
     assert queued == []
-    # Nothing is saved either: the same once more succeeds.
+    # Nothing was saved either: the same request succeeds now.
     assert (await client.post(path, json=body, headers=headers)).is_success
     assert len(queued) == 1
 
 
 @pytest.mark.parametrize("name", ["mail_registration", "mail_verification", "mail_password_reset"])
-async def test_no_code_is_mailed_where_its_commit_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_code_is_mailed_if_its_commit_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await add_user(is_verified=False)
     queued = []
 
@@ -228,20 +230,20 @@ async def test_no_code_is_mailed_where_its_commit_fails(name: str, monkeypatch: 
         queued.append(signature)
 
     async def fail(_: AsyncSession) -> None:
-        raise RuntimeError("the database went away")
+        raise RuntimeError("the database is down")
 
     monkeypatch.setattr(account_mail_tasks, "enqueue", note)
     task = getattr(account_mail_tasks, name)
     with monkeypatch.context() as patch:
         patch.setattr(AsyncSession, "commit", fail)
-        with pytest.raises(RuntimeError, match="went away"):
+        with pytest.raises(RuntimeError, match="is down"):
             await asyncio.to_thread(task.apply, (ADA["email"],), throw=True)
     assert queued == []
     await asyncio.to_thread(task.apply, (ADA["email"],), throw=True)
     assert len(queued) == 1
 
 
-async def test_what_is_saved_stands_though_no_mail_can_be_queued(
+async def test_saved_changes_remain_if_the_mail_cannot_be_queued(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_: object) -> None:
@@ -255,7 +257,7 @@ async def test_what_is_saved_stands_though_no_mail_can_be_queued(
 
 
 @pytest.mark.parametrize("written", ["{}", " {} ", "lower", "hyphen"])
-async def test_a_code_verifies_the_address_once(client: httpx.AsyncClient, written: str) -> None:
+async def test_a_code_is_single_use(client: httpx.AsyncClient, written: str) -> None:
     await add_user(is_verified=False)
     code = await code_for("verify")
     assert re.fullmatch("[A-HJKMNP-Z2-9]{8}", code)
@@ -276,7 +278,9 @@ async def test_codes_are_stored_hashed(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("kind", ["account", "registration"])
-async def test_wrong_codes_are_counted(client: httpx.AsyncClient, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_wrong_codes_invalidate_the_code(
+    client: httpx.AsyncClient, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (codes, registration):
         monkeypatch.setattr(module, "TRIES", 5)
 
@@ -289,7 +293,7 @@ async def test_wrong_codes_are_counted(client: httpx.AsyncClient, kind: str, mon
         await client.post("/register", json=ADA)
     code = await mailed()
     wrong = {"email": ADA["email"], "code": "AAAAAAAA"}
-    # In parallel too: those beyond the last try find nothing, also with the right code.
+    # Concurrent ones too: after the last allowed attempt, even the correct code is rejected.
     await asyncio.gather(*(client.post("/verify-email", json=wrong) for _ in range(7)))
     table = AccountCode if kind == "account" else AccountRegistration
     async with session_scope() as db:
@@ -298,14 +302,14 @@ async def test_wrong_codes_are_counted(client: httpx.AsyncClient, kind: str, mon
     assert (await client.post("/verify-email", json={**wrong, "code": await mailed()})).status_code == 200
 
 
-async def test_of_parallel_uses_one_counts(client: httpx.AsyncClient) -> None:
+async def test_of_concurrent_uses_of_a_code_one_succeeds(client: httpx.AsyncClient) -> None:
     await add_user()
     body = {**ADA, "password": OTHER, "code": await code_for("reset")}
-    answers = await asyncio.gather(*(client.post("/reset-password", json=body) for _ in range(4)))
-    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+    responses = await asyncio.gather(*(client.post("/reset-password", json=body) for _ in range(4)))
+    assert sorted(response.status_code for response in responses) == [200, 400, 400, 400]
 
 
-async def test_a_code_is_good_for_its_purpose_its_owner_and_its_time(client: httpx.AsyncClient) -> None:
+async def test_a_code_is_valid_only_for_its_purpose_and_user_until_it_expires(client: httpx.AsyncClient) -> None:
     await add_user(is_verified=False)
     await add_user("eve@example.com", is_verified=False)
     code = await code_for("verify")
@@ -326,12 +330,12 @@ async def test_a_code_is_good_for_its_purpose_its_owner_and_its_time(client: htt
     assert left - timedelta(minutes=1) < expires - datetime.now(UTC) <= left
 
 
-async def test_a_new_code_replaces_the_one_before(client: httpx.AsyncClient) -> None:
+async def test_a_new_code_replaces_the_previous_one(client: httpx.AsyncClient) -> None:
     await add_user(is_verified=False)
     first, second = await code_for("verify"), await code_for("verify")
     for code, status in ((first, 400), (second, 200)):
-        answer = await client.post("/verify-email", json={"email": ADA["email"], "code": code})
-        assert answer.status_code == status
+        response = await client.post("/verify-email", json={"email": ADA["email"], "code": code})
+        assert response.status_code == status
 
 
 async def test_a_reset_sets_the_password_and_ends_all_logins(client: httpx.AsyncClient) -> None:
@@ -343,9 +347,9 @@ async def test_a_reset_sets_the_password_and_ends_all_logins(client: httpx.Async
         await db.execute(update(User).values(is_verified=False))
     await code_for("verify")
     body = {**ADA, "password": OTHER, "code": await code_for("reset")}
-    answer = await client.post("/reset-password", json=body)
-    assert answer.status_code == 200, answer.text
-    assert (await get_user()).is_verified, "its mail was read"
+    response = await client.post("/reset-password", json=body)
+    assert response.status_code == 200, response.text
+    assert (await get_user()).is_verified, "the user has read a mail to this address"
     assert (await client.get("/users/me", headers=bearer(tokens))).status_code == 401
     async with session_scope() as db:
         assert await db.scalar(select(func.count()).select_from(AccountCode)) == 0
@@ -355,10 +359,10 @@ async def test_a_reset_sets_the_password_and_ends_all_logins(client: httpx.Async
 
 
 @pytest.mark.parametrize("password", ["short", ADA["email"], "x" * 129])
-async def test_the_rule_for_passwords_holds_everywhere(client: httpx.AsyncClient, password: str) -> None:
+async def test_all_routes_apply_the_password_rules(client: httpx.AsyncClient, password: str) -> None:
     await add_user()
     code = await code_for("reset")
-    answers = [
+    responses = [
         await client.post("/register", json={**ADA, "password": password}),
         await client.post("/reset-password", json={**ADA, "password": password, "code": code}),
         await client.post(
@@ -367,11 +371,11 @@ async def test_the_rule_for_passwords_holds_everywhere(client: httpx.AsyncClient
             headers=bearer(await log_in(client)),
         ),
     ]
-    assert [answer.status_code for answer in answers] == [422] * 3
+    assert [response.status_code for response in responses] == [422] * 3
     await log_in(client)
 
 
-async def test_a_blocked_account_gets_no_code_in(client: httpx.AsyncClient) -> None:
+async def test_a_blocked_account_cannot_use_a_code(client: httpx.AsyncClient) -> None:
     await add_user()
     code = await code_for("reset")
     async with session_scope() as db:
@@ -380,7 +384,7 @@ async def test_a_blocked_account_gets_no_code_in(client: httpx.AsyncClient) -> N
     assert (await client.post("/reset-password", json=body)).status_code == 400
 
 
-async def test_a_code_goes_to_the_address_that_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_code_is_mailed_to_the_stored_address(monkeypatch: pytest.MonkeyPatch) -> None:
     queued: list[tuple[str, ...]] = []
 
     async def note(signature: Signature[Any]) -> None:
@@ -393,9 +397,7 @@ async def test_a_code_goes_to_the_address_that_is_stored(monkeypatch: pytest.Mon
     assert [email for email, _ in queued] == [ADA["email"]] * 2
 
 
-async def test_each_registration_is_mailed_a_code_of_its_own(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_registration_gets_its_own_code(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     mails: list[tuple[str, ...]] = []
     queued: list[Signature[Any]] = []
 
@@ -414,7 +416,7 @@ async def test_each_registration_is_mailed_a_code_of_its_own(
     assert [mail[:2] for mail in mails] == [("send_verification_email", ADA["email"])] * 2
     await asyncio.to_thread(account_mail_tasks.mail_verification.apply, (ADA["email"],), throw=True)
     assert len(mails) == 4
-    # Sent again, the newest first; the codes before are void.
+    # Codes are sent again, for the newest registration first; the earlier codes are invalid.
     assert (await client.post("/verify-email", json={**ADA, "code": mails[0][2]})).status_code == 400
     assert (await client.post("/verify-email", json={**ADA, "code": mails[3][2]})).status_code == 200
     await log_in(client)
@@ -423,7 +425,7 @@ async def test_each_registration_is_mailed_a_code_of_its_own(
     assert mails[4:] == [("send_account_exists", "Ada@example.com")]
 
 
-def test_the_tasks_keep_what_they_find_to_themselves() -> None:
+def test_the_tasks_do_not_reveal_what_they_find() -> None:
     for name in ("mail_registration", "mail_verification", "mail_password_reset"):
         task = getattr(account_mail_tasks, name)
         assert (task.name, task.ignore_result, task.redact_arguments) == (name, True, True)

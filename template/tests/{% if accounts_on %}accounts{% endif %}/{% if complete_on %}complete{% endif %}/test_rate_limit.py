@@ -1,4 +1,4 @@
-"""Limits, in Redis."""
+"""Rate limits in Redis."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ async def _count(limit: Limit, who: str, times: int) -> int:
     return results.count(None)
 
 
-async def test_each_caller_has_a_limit_of_its_own() -> None:
+async def test_each_caller_has_a_separate_limit() -> None:
     limit = Limit("test", 3, 60)
     assert [await _count(limit, who, 5) for who in ("ada", "eve", "ada")] == [3, 3, 0]
     assert await _count(Limit("other", 3, 60), "ada", 5) == 3
@@ -34,7 +34,7 @@ async def test_each_caller_has_a_limit_of_its_own() -> None:
     assert await _count(limit, "ada", 5) == 3
 
 
-async def test_it_starts_anew_after_its_time() -> None:
+async def test_the_count_expires_after_the_window() -> None:
     limit = Limit("short", 1, 1)
     await limit.count("ada")
     with pytest.raises(RateLimited) as found:
@@ -47,7 +47,7 @@ async def test_it_starts_anew_after_its_time() -> None:
     assert "ada" not in str(keys)
 
 
-async def test_a_group_is_forgotten_together() -> None:
+async def test_the_counts_of_a_group_are_reset_together() -> None:
     limit = Limit("test", 1, 60)
     for who in ("home", "work"):
         await limit.count(who, "ada")
@@ -61,7 +61,7 @@ async def test_a_group_is_forgotten_together() -> None:
         await limit.count("home", "eve")
 
 
-async def test_a_slowdown_grows_to_its_limit() -> None:
+async def test_a_slowdown_grows_up_to_max_delay() -> None:
     slowdown = Slowdown("slow", 2, 60, max_delay=4)
     assert [await slowdown.count("ada") for _ in range(6)] == [0, 0, 2, 4, 4, 4]
     assert await slowdown.count("eve") == 0
@@ -69,29 +69,29 @@ async def test_a_slowdown_grows_to_its_limit() -> None:
     assert await slowdown.count("ada") == 0
 
 
-async def test_logins_are_limited_for_each_account_known_or_not(client: httpx.AsyncClient) -> None:
+async def test_logins_are_limited_for_existing_and_unknown_accounts(client: httpx.AsyncClient) -> None:
     await add_user()
     for email in (ADA["email"], "nobody@example.com"):
         body = {"email": email.upper(), "password": OTHER}
-        tries = limits.LOGIN.own.times
-        answers = [await client.post("/login", json=body) for _ in range(tries + 1)]
-        assert [answer.status_code for answer in answers] == [401] * tries + [429]
-        assert 0 < int(answers[-1].headers["retry-after"]) <= limits.LOGIN.own.seconds
+        tries = limits.LOGIN.per_client.times
+        responses = [await client.post("/login", json=body) for _ in range(tries + 1)]
+        assert [response.status_code for response in responses] == [401] * tries + [429]
+        assert 0 < int(responses[-1].headers["retry-after"]) <= limits.LOGIN.per_client.seconds
     assert (await client.post("/login", json=ADA)).status_code == 429
 
 
-async def test_a_good_login_forgets_the_failures(client: httpx.AsyncClient) -> None:
+async def test_a_successful_login_resets_the_attempts(client: httpx.AsyncClient) -> None:
     await add_user()
-    # The first without, the second with the cookie of a known device.
+    # First without, then with the cookie of a known device.
     for _ in range(2):
-        for _ in range(limits.LOGIN.own.times - 1):
+        for _ in range(limits.LOGIN.per_client.times - 1):
             await client.post("/login", json={**ADA, "password": OTHER})
         await log_in(client)
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Allow few attempts, and note the delays instead of waiting."""
+    """Allow only few attempts; record the delays instead of waiting."""
     delays: list[float] = []
 
     async def note(seconds: float) -> None:
@@ -101,7 +101,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(constant_time, "SECONDS", 0)
     monkeypatch.setattr(limits, "wait", note)
     for name in ("LOGIN", "CODE", "MAIL"):
-        budget = limits.Budget(Limit(f"few-{name}", 3, 900), Slowdown(f"few-{name}-of-all", 5, 900))
+        budget = limits.Budget(Limit(f"few-{name}", 3, 900), Slowdown(f"few-{name}-all", 5, 900))
         monkeypatch.setattr(limits, name, budget)
         for module in (accounts, logins):
             if hasattr(module, name):
@@ -111,23 +111,21 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize("path", ["/login", "/register", "/forgot-password", "/verify-email", "/reset-password"])
-async def test_a_stranger_uses_up_only_their_own_attempts(
-    client: httpx.AsyncClient, path: str, few: list[float]
-) -> None:
+async def test_a_client_uses_up_only_its_own_attempts(client: httpx.AsyncClient, path: str, few: list[float]) -> None:
     await add_user()
     body = {"email": ADA["email"], "password": OTHER, "code": "AAAAAAAA"}
     async with client_at("192.0.2.1", client) as stranger:
-        answers = [(await stranger.post(path, json=body)).status_code for _ in range(4)]
-        assert (answers[2] < 429, answers[3]) == (True, 429)
-        assert (await client.post(path, json=body)).status_code == answers[0]
-        # The stranger's own are up for one address, not for all, until the client's are.
+        responses = [(await stranger.post(path, json=body)).status_code for _ in range(4)]
+        assert (responses[2] < 429, responses[3]) == (True, 429)
+        assert (await client.post(path, json=body)).status_code == responses[0]
+        # The stranger can still try other addresses, until the limit of the client is reached.
         others = [{**body, "email": f"{number}@example.com"} for number in range(7)]
-        answers = [(await stranger.post(path, json=other)).status_code for other in others]
-    assert 429 not in answers[:6]
-    assert answers[6] == 429
+        responses = [(await stranger.post(path, json=other)).status_code for other in others]
+    assert 429 not in responses[:6]
+    assert responses[6] == 429
 
 
-async def test_many_strangers_slow_an_address_down_but_refuse_nobody(
+async def test_attempts_of_many_clients_delay_an_address_but_do_not_block_it(
     client: httpx.AsyncClient, few: list[float]
 ) -> None:
     await add_user()
@@ -143,15 +141,15 @@ async def test_many_strangers_slow_an_address_down_but_refuse_nobody(
 
 
 async def test_a_known_device_has_its_own_attempts(client: httpx.AsyncClient, few: list[float]) -> None:
-    """Also where it shares its address with the stranger."""
+    """Even if it has the same IP address as the stranger."""
     await add_user()
     await log_in(client)
     async with client_at("127.0.0.1", client) as stranger:
         for number in range(12):
             body = {"email": ADA["email"] if number < 4 else f"{number}@example.com", "password": OTHER}
-            answer = await stranger.post("/login", json=body)
-        assert answer.status_code == 429
-        # The cookie is signed, and for one account.
+            response = await stranger.post("/login", json=body)
+        assert response.status_code == 429
+        # The cookie is signed and valid for one account.
         (cookie,) = client.cookies.jar
         assert cookie.value is not None
         for value in ("x", "x.y", cookie.value.replace(".", "0.", 1), f"{cookie.value}0", "\xff.1.2"):
@@ -160,8 +158,8 @@ async def test_a_known_device_has_its_own_attempts(client: httpx.AsyncClient, fe
     for path in ("/login", "/forgot-password", "/resend-verification"):
         assert (await client.post(path, json=ADA)).is_success
     wrong = {**ADA, "password": OTHER}
-    answers = [(await client.post("/login", json=wrong)).status_code for _ in range(4)]
-    assert answers == [401, 401, 401, 429]
+    responses = [(await client.post("/login", json=wrong)).status_code for _ in range(4)]
+    assert responses == [401, 401, 401, 429]
 
 
 async def test_a_device_cookie_expires(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +181,7 @@ async def test_a_device_cookie_expires(client: httpx.AsyncClient, monkeypatch: p
 
 
 @pytest.mark.parametrize(("environment", "is_secure"), [("test", False), ("production", True)])
-def test_no_script_and_no_unencrypted_request_has_the_device_cookie(
+def test_the_device_cookie_is_http_only_and_secure(
     environment: str, is_secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_settings, "environment", environment)
@@ -194,12 +192,12 @@ def test_no_script_and_no_unencrypted_request_has_the_device_cookie(
     assert ADA["email"] not in cookie
 
 
-async def test_a_reset_gives_the_address_new_attempts(client: httpx.AsyncClient, few: list[float]) -> None:
+async def test_a_password_reset_resets_the_attempts_of_all_clients(client: httpx.AsyncClient, few: list[float]) -> None:
     await add_user()
     async with client_at("192.0.2.1", client) as phone:
         for one in (client, phone):
-            answers = [(await one.post("/login", json={**ADA, "password": OTHER})).status_code for _ in range(4)]
-            assert answers[-1] == 429
+            responses = [(await one.post("/login", json={**ADA, "password": OTHER})).status_code for _ in range(4)]
+            assert responses[-1] == 429
         body = {**ADA, "password": OTHER, "code": await code_for("reset")}
         assert (await client.post("/reset-password", json=body)).status_code == 200
         few.clear()
@@ -208,7 +206,7 @@ async def test_a_reset_gives_the_address_new_attempts(client: httpx.AsyncClient,
     assert few == []
 
 
-async def test_everything_that_is_counted_expires(client: httpx.AsyncClient, few: list[float]) -> None:
+async def test_all_counts_expire(client: httpx.AsyncClient, few: list[float]) -> None:
     await add_user()
     for path in ("/login", "/register", "/verify-email", "/reset-password"):
         await client.post(path, json={**ADA, "password": OTHER, "code": await code_for("reset")})
@@ -219,36 +217,34 @@ async def test_everything_that_is_counted_expires(client: httpx.AsyncClient, few
     assert "ada" not in str(keys)
 
 
-async def test_a_client_gets_few_mails_to_an_address(client: httpx.AsyncClient) -> None:
+async def test_mails_to_an_address_are_limited(client: httpx.AsyncClient) -> None:
     paths = ["/register", "/resend-verification", "/forgot-password"] * 2
-    answers = [await client.post(path, json=ADA) for path in paths]
-    assert [answer.status_code for answer in answers] == [202] * limits.MAIL.own.times + [429]
+    responses = [await client.post(path, json=ADA) for path in paths]
+    assert [response.status_code for response in responses] == [202] * limits.MAIL.per_client.times + [429]
 
 
-async def test_guesses_of_the_current_password_are_limited(client: httpx.AsyncClient) -> None:
+async def test_attempts_at_the_current_password_are_limited(client: httpx.AsyncClient) -> None:
     await add_user()
     tokens = await log_in(client)
     body = {"current_password": "wrong horse battery", "new_password": OTHER}
-    answers = [
+    responses = [
         await client.post("/change-password", json=body, headers=bearer(tokens))
         for _ in range(limits.PASSWORD.times + 1)
     ]
-    assert [answer.status_code for answer in answers] == [400] * limits.PASSWORD.times + [429]
+    assert [response.status_code for response in responses] == [400] * limits.PASSWORD.times + [429]
 
 
-async def test_a_client_is_limited_whatever_it_tries(
+async def test_all_attempts_of_a_client_are_limited_together(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "CLIENT", Limit("client", 3, 60))
     paths = ["/login", "/refresh", "/verify-email", "/register"]
     bodies = [ADA, {"refresh_token": "x"}, {**ADA, "code": "x"}, ADA]
-    answers = [await client.post(path, json=body) for path, body in zip(paths, bodies, strict=True)]
-    assert [answer.status_code for answer in answers] == [401, 401, 400, 429]
+    responses = [await client.post(path, json=body) for path, body in zip(paths, bodies, strict=True)]
+    assert [response.status_code for response in responses] == [401, 401, 400, 429]
 
 
-async def test_without_redis_nobody_guesses_uncounted(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_redis_a_login_is_unavailable(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> None:
         raise RedisError
 
@@ -266,5 +262,5 @@ async def test_without_redis_nobody_guesses_uncounted(
         ("::ffff:192.0.2.7", "192.0.2.7"),
     ],
 )
-def test_a_clients_network_counts_as_one(host: str, client: str) -> None:
+def test_an_ipv6_network_counts_as_one_client(host: str, client: str) -> None:
     assert limits.client_of(Request({"type": "http", "client": (host, 1)})) == client

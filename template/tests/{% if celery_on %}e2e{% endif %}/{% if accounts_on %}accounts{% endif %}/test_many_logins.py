@@ -1,4 +1,4 @@
-"""Fifty clients that log in at once, on a real server."""
+"""Fifty clients log in to a real server at the same time."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from tests.e2e.conftest import Stack
 MIB = 1024 * 1024
 
 
-def _forget_peak(pid: int) -> None:
+def _reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -25,16 +25,16 @@ def _memory(pid: int, what: str) -> int:
 
 
 async def _login(http: httpx.AsyncClient, number: int) -> httpx.Response:
-    # Nobody's: verifying takes as long, and each is limited for itself.
+    # Unknown addresses: verifying takes the same time, and each address has its own rate limit.
     return await http.post("/login", json={"email": f"nobody{number}@example.com", "password": "correct horse"})
 
 
 @pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="only Linux shows the peak of a process's memory"
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux reports the peak memory of a process"
 )
-async def test_the_api_stays_small_and_answers_others(stack: Stack) -> None:
+async def test_many_logins_do_not_exhaust_memory_or_block_other_requests(stack: Stack) -> None:
     pid = stack.api.process.pid
-    _forget_peak(pid)
+    _reset_peak(pid)
     before = _memory(pid, "VmRSS")
     limits = httpx.Limits(max_connections=60)
     async with httpx.AsyncClient(base_url=stack.http.base_url, timeout=30, limits=limits) as http:
@@ -48,12 +48,12 @@ async def test_the_api_stays_small_and_answers_others(stack: Stack) -> None:
             if len(health) % 20 == 1:
                 ready.append((await http.get("/ready?without=worker&without=beat&without=schedule")).status_code)
             await asyncio.sleep(0.01)
-        answers = await logins
-    assert {answer.status_code for answer in answers} <= {401, 503}
-    assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 503)
-    assert sum(answer.status_code == 401 for answer in answers) >= 10
+        responses = await logins
+    assert {response.status_code for response in responses} <= {401, 503}
+    assert all("Retry-After" in response.headers for response in responses if response.status_code == 503)
+    assert sum(response.status_code == 401 for response in responses) >= 10
     assert set(ready) == {200}
-    # Typical is 2 ms, and 15 ms in the slowest of a hundred: other tests run on the same CPUs.
+    # Typically 2 ms, and 15 ms for the slowest of a hundred; other tests run on the same CPUs.
     assert sorted(health)[len(health) * 9 // 10] < 0.05
     allowed = password_settings.hash_concurrency * 64 * MIB + 48 * MIB
     assert _memory(pid, "VmHWM") - before < allowed

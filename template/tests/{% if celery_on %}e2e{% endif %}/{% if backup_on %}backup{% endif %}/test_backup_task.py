@@ -1,4 +1,4 @@
-"""The backup on a real worker."""
+"""The backup task on a real worker."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.processes import start_worker
 
 
-def test_a_backup_is_made(stack: Stack) -> None:
+def test_a_backup_is_created(stack: Stack) -> None:
     state = stack.state(backup_database.delay().id)
     assert state["status"] == "SUCCESS", state
     name = state["result"]["filename"]
@@ -20,7 +20,7 @@ def test_a_backup_is_made(stack: Stack) -> None:
         obstore.delete(store(), path)
 
 
-def test_a_failed_backup_is_a_failure_with_its_reason(stack: Stack, tmp_path: Path) -> None:
+def test_a_failed_backup_reports_its_reason(stack: Stack, tmp_path: Path) -> None:
     url = database_settings.sqlalchemy_url
     missing = url.set(database=str(tmp_path / "nowhere") if url.get_backend_name() == "sqlite" else "nowhere")
     environment = {**stack.environment, "DATABASE_URL": missing.render_as_string(hide_password=False)}

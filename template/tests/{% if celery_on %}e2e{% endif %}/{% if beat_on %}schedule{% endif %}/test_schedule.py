@@ -1,4 +1,4 @@
-"""beat and a worker: a scheduled tick, and what GET /ready and the probe say of them."""
+"""beat and a worker: a scheduled task, GET /ready and the probe."""
 
 import signal
 import subprocess
@@ -28,16 +28,16 @@ def _runs(stack: Stack) -> list[dict[str, Any]]:
     return [line for line in stack.worker.lines("task_finished") if line["task"] == "schedule_heartbeat"]
 
 
-def test_a_scheduled_task_runs_and_ready_and_the_probe_tell_of_beat(
+def test_a_scheduled_task_runs_and_ready_and_the_probe_report_beat(
     stack: Stack, beat: Running, broker: Any, tmp_path: Path
 ) -> None:
     stack.ready("beat", "ok")
     stack.ready("schedule", "ok")
-    # It ran, and an idle worker's log stays empty: heartbeats are logged at DEBUG.
+    # It ran, but heartbeats are logged at DEBUG, so the log of an idle worker stays empty.
     assert _runs(stack) == []
     probe = [sys.executable, "-I", str(ROOT / "app" / "probe.py"), "beat"]
     assert subprocess.run(probe, env={"HEALTH_FOLDER": str(tmp_path)}, check=False).returncode == 0
     beat.signal(signal.SIGKILL)
     stack.ready("beat", "unavailable")
-    # Whether the way is open is known for as long as workers may all be busy.
+    # This record lasts as long as all workers may be busy.
     assert broker.exists("alive:schedule")

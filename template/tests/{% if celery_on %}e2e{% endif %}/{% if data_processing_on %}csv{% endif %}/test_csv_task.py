@@ -1,4 +1,4 @@
-"""A CSV file on a real worker, which is killed in the middle of it."""
+"""Processing a CSV file on a real worker, which is killed meanwhile."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ ROWS = 400_000
 
 @pytest.fixture(autouse=True)
 def files() -> Iterator[None]:
-    """Delete the files in the end."""
+    """Delete the files after the test."""
     yield
     for chunk in obstore.list(store()):
         obstore.delete(store(), [meta["path"] for meta in chunk])
@@ -25,20 +25,20 @@ def files() -> Iterator[None]:
 
 @pytest.fixture
 def large() -> bytes:
-    """Give a file of Ada's of about 40 MB."""
+    """Store a file of about 40 MB and return its content."""
     content = b"number,text\r\n" + b"".join(b"%d,%s\r\n" % (number, b"x" * 90) for number in range(ROWS))
     obstore.put(store(), "files/ada/large.csv", content, max_concurrency=2)
     return content
 
 
-def test_a_killed_worker_does_no_row_twice(stack: Stack, large: bytes) -> None:
+def test_rows_are_not_duplicated_after_a_worker_was_killed(stack: Stack, large: bytes) -> None:
     task_id = process_csv_file.delay("large.csv", "ada").id
 
-    def under_way() -> bool:
+    def is_running() -> bool:
         state = stack.http.get(f"/task/{task_id}").json()
         return bool(state["status"] == "PROGRESS" and 0 < state["result"]["percent"] < 100)
 
-    wait_until(under_way, 60, "the task to be under way")
+    wait_until(is_running, 60, "the task to report progress")
     for child in stack.worker.children():
         os.kill(child, signal.SIGKILL)
     state = stack.state(task_id, 120)
@@ -49,7 +49,7 @@ def test_a_killed_worker_does_no_row_twice(stack: Stack, large: bytes) -> None:
     assert kept == {f"work/csv/{task_id}/result.json"}
 
 
-def test_a_file_without_columns_is_a_failure_with_its_reason(stack: Stack) -> None:
+def test_a_file_without_columns_reports_its_reason(stack: Stack) -> None:
     obstore.put(store(), "files/ada/empty.csv", b"")
     state = stack.state(process_csv_file.delay("empty.csv", "ada").id)
     assert (state["status"], state["error"]) == ("FAILURE", {"type": "InvalidCsv", "message": "the file is empty"})

@@ -1,4 +1,4 @@
-"""Mails from a real worker to a real mail server that is away, slow, busy, or says no."""
+"""Mails from a real worker to a real mail server that is down or slow, or rejects a mail."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def server() -> Iterator[MailSink]:
 
 @pytest.fixture(scope="module")
 def mailer(stack: Stack, server: MailSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Run a worker that sends to the server, in place of the one that sends to another."""
+    """Replace the stack's worker by one that sends to the server."""
     stack.worker.stop()
     environment = {**stack.environment, "EMAIL_PORT": str(server.port), "EMAIL_TIMEOUT": "1"}
     worker = start_worker(tmp_path_factory.mktemp("mailer") / "mailer.log", **environment)
@@ -29,7 +29,7 @@ def mailer(stack: Stack, server: MailSink, tmp_path_factory: pytest.TempPathFact
     stack.worker = start_worker(stack.worker.log, **stack.environment)
 
 
-def test_a_busy_and_then_slow_server_gets_it_once(stack: Stack, mailer: Running, server: MailSink) -> None:
+def test_a_mail_is_accepted_once_after_failed_attempts(stack: Stack, mailer: Running, server: MailSink) -> None:
     server.answers = ["451 greylisted", HANGS]
     state = stack.state(send_email_task.delay("busy@example.com", "s", "b").id)
     assert state["result"] == {"status": "sent", "recipient": "busy@example.com"}
@@ -37,32 +37,30 @@ def test_a_busy_and_then_slow_server_gets_it_once(stack: Stack, mailer: Running,
     assert server.accepted.count("busy@example.com") == 1
 
 
-def test_a_server_that_was_away_gets_it_when_it_is_back(stack: Stack, mailer: Running, server: MailSink) -> None:
+def test_a_mail_is_sent_when_the_server_is_up_again(stack: Stack, mailer: Running, server: MailSink) -> None:
     server.stop()
     try:
-        task_id = send_email_task.delay("away@example.com", "s", "b").id
+        task_id = send_email_task.delay("down@example.com", "s", "b").id
         wait_until(lambda: stack.http.get(f"/task/{task_id}").json()["status"] == "RETRY", 20, "an attempt")
     finally:
         server.start()
     assert stack.state(task_id, timeout=60)["status"] == "SUCCESS"
-    assert server.accepted.count("away@example.com") == 1
+    assert server.accepted.count("down@example.com") == 1
 
 
-def test_a_refusal_for_good_is_not_tried_again(stack: Stack, mailer: Running, server: MailSink) -> None:
+def test_a_permanent_rejection_is_not_retried(stack: Stack, mailer: Running, server: MailSink) -> None:
     server.answers = ["550 no such user"]
     state = stack.state(send_email_task.delay("nobody@example.com", "s", "b").id)
     assert (state["status"], state["error"]["type"]) == ("FAILURE", "MailError")
     assert "550 no such user" in state["error"]["message"]
-    # A later mail is through: nothing is tried in between.
+    # A later mail has been sent: there was no retry in between.
     assert stack.state(send_email_task.delay("later@example.com", "s", "b").id)["status"] == "SUCCESS"
     assert server.recipients.count("nobody@example.com") == 1
 
 
-def test_a_server_that_takes_its_time_at_every_step_is_tried_again(
-    stack: Stack, mailer: Running, server: MailSink
-) -> None:
+def test_a_mail_is_retried_after_the_soft_time_limit(stack: Stack, mailer: Running, server: MailSink) -> None:
     server.answers = [HANGS]
-    # As with a long EMAIL_TIMEOUT: the task's own time is over first.
+    # As with a long EMAIL_TIMEOUT: the task reaches its soft time limit first.
     task_id = send_email_task.apply_async(("slow@example.com", "s", "b"), soft_time_limit=0.5).id
     assert stack.state(task_id)["status"] == "SUCCESS"
     assert server.accepted.count("slow@example.com") == 1

@@ -1,4 +1,4 @@
-"""The memory that a worker's process takes for the largest image of each kind that is not refused."""
+"""The memory that a worker process needs for the largest accepted image of each kind."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from PIL import Image
 from app.features.images.service import MAX_BYTES, MAX_DECODED, MAX_PIXELS, PEAK_MEMORY
 from tests import ROOT
 
-# In a process with all that a worker imports.
+# In a process that has imported everything that a worker imports.
 MEASURE = """
 import re, sys
 from pathlib import Path
@@ -29,7 +29,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
 
 def _saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotate by 90 degrees
     written = io.BytesIO()
     image.save(written, image_format, exif=exif, **options)
     return written.getvalue()
@@ -52,25 +52,25 @@ def _animated_webp(size: tuple[int, int]) -> bytes:
     return _saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], method=0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux shows the peak of a process's memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the peak memory of a process")
 @pytest.mark.parametrize(
     ("pixels", "made"),
     [
-        # A larger one is decoded in half its size.
+        # A larger image is decoded at half its size.
         (MAX_DECODED, _jpeg),
         (MAX_PIXELS["JPEG in several scans"], _progressive_jpeg),
         (MAX_PIXELS["PNG"], _png),
         (MAX_PIXELS["WEBP"], _animated_webp),
     ],
 )
-def test_the_largest_image_stays_within_the_peak(
+def test_the_largest_image_stays_within_peak_memory(
     pixels: int, made: Callable[[tuple[int, int]], bytes], tmp_path: Path
 ) -> None:
     height = math.isqrt(pixels)
     size = (pixels // height, height)
-    # As large a file as is taken: what follows the image is ignored, but in memory.
+    # The largest accepted file: the padding after the image is ignored, but in memory.
     (tmp_path / "image").write_bytes(made(size).ljust(MAX_BYTES, b"\0"))
-    # Just smaller than the source, where that may be: the result takes memory too.
+    # The largest result that is still smaller than the source: the result needs memory too.
     side = min(4000, size[0] - 10)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "image"), str(side)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

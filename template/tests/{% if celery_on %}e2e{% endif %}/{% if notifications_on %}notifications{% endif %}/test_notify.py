@@ -1,4 +1,4 @@
-"""Notifications from a real worker to a real HTTP server, both of which fail."""
+"""Notifications from a real worker to a real HTTP server, with failures of both."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from app.core.celery import celery_app
 from app.tasks.notification_task import send_bulk_notifications, send_push_notification
 from tests.e2e.conftest import Stack
 from tests.e2e.processes import Running, start_worker, wait_until
-from tests.notifications.receiver import TAKEN, Receiver, Request, receiving
+from tests.notifications.receiver import ACCEPTED, Receiver, Request, receiving
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def notifier(stack: Stack, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Run a worker that sends to the receiver, in place of the one that sends nowhere."""
+    """Replace the stack's worker by one that sends to the receiver."""
     stack.worker.stop()
     environment = {
         **stack.environment,
@@ -45,13 +45,13 @@ def _runs(worker: Running, task_id: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def quiet(receiver: Receiver) -> Iterator[None]:
-    """Have the receiver take everything again after each test."""
+def reset_receiver(receiver: Receiver) -> Iterator[None]:
+    """Let the receiver accept everything again after each test."""
     yield
-    receiver.answer = lambda _: TAKEN
+    receiver.respond = lambda _: ACCEPTED
 
 
-def test_without_a_receiver_the_failure_names_the_setting(stack: Stack) -> None:
+def test_without_a_webhook_url_the_error_names_the_setting(stack: Stack) -> None:
     for result in (send_push_notification.delay(7, "Hi", "there"), send_bulk_notifications.delay([7], "Hi", "there")):
         state = stack.state(result.id)
         assert state["status"] == "FAILURE"
@@ -65,25 +65,25 @@ def test_many_users_get_one_notification_each(stack: Stack, notifier: Running, r
 
     def fail_the_first_of_three(request: Request) -> tuple[int, dict[str, str]] | None:
         if request.key in seen or request.user_id % 3:
-            return TAKEN
+            return ACCEPTED
         seen.add(request.key)
         return [(503, {}), (429, {"Retry-After": "1"}), None][request.user_id % 7 % 3]
 
-    receiver.answer = fail_the_first_of_three
+    receiver.respond = fail_the_first_of_three
     start = time.monotonic()
-    answer = stack.state(send_bulk_notifications.delay(users, "News", "for all").id)["result"]
-    assert answer["queued"] == len(answer["task_ids"]) == 250
-    states = [stack.state(task_id) for task_id in answer["task_ids"]]
+    bulk = stack.state(send_bulk_notifications.delay(users, "News", "for all").id)["result"]
+    assert bulk["queued"] == len(bulk["task_ids"]) == 250
+    states = [stack.state(task_id) for task_id in bulk["task_ids"]]
     assert {state["status"] for state in states} == {"SUCCESS"}, states
     assert [state["result"] for state in states] == [{"status": "sent", "user_id": user} for user in users]
     mine = [request for request in receiver.requests if b"for all" in request.body]
     assert len(mine) == 250 + len(seen)
-    # 200 a second, in chunks of 100.
+    # 200 per second, in chunks of 100.
     assert min(request.at for request in mine if request.user_id > 200) >= start + 1
-    assert sorted(receiver.taken[key] for key in {request.key for request in mine}) == [1] * 250
+    assert sorted(receiver.accepted[key] for key in {request.key for request in mine}) == [1] * 250
 
 
-def test_the_pause_that_was_asked_for_is_kept(stack: Stack, notifier: Running, receiver: Receiver) -> None:
+def test_retry_after_is_respected(stack: Stack, notifier: Running, receiver: Receiver) -> None:
     receiver.script((429, {"Retry-After": "3"}))
     task_id = send_push_notification.delay(7, "Hi", "slowly").id
     assert stack.state(task_id)["status"] == "SUCCESS"
@@ -91,40 +91,40 @@ def test_the_pause_that_was_asked_for_is_kept(stack: Stack, notifier: Running, r
     assert second.at - first.at >= 3
 
 
-def test_refused_and_invalid_ones_are_failures(stack: Stack, notifier: Running, receiver: Receiver) -> None:
+def test_rejected_and_invalid_notifications_fail(stack: Stack, notifier: Running, receiver: Receiver) -> None:
     receiver.script((410, {}))
     state = stack.state(send_push_notification.delay(7, "Hi", "to nobody").id)
-    assert state["error"] == {"type": "NotificationError", "message": "the receiver answered 410 Gone"}
+    assert state["error"] == {"type": "NotificationError", "message": "the receiver responded with 410 Gone"}
     state = stack.state(send_push_notification.delay(0, "Hi", "to nobody").id)
     assert state["error"]["type"] == "NotificationError"
     assert state["error"]["message"] == "user_id: Input should be greater than or equal to 1"
 
 
-def test_a_message_that_is_delivered_twice_notifies_once(stack: Stack, notifier: Running, receiver: Receiver) -> None:
+def test_a_task_that_is_delivered_twice_notifies_once(stack: Stack, notifier: Running, receiver: Receiver) -> None:
     task_id = send_push_notification.delay(7, "Hi", "once").id
     assert stack.state(task_id)["result"]["status"] == "sent"
     send_push_notification.apply_async((7, "Hi", "once"), task_id=task_id)
     wait_until(lambda: len(_runs(notifier, task_id)) == 2, 20, "the second run")
     assert {run["state"] for run in _runs(notifier, task_id)} == {"SUCCESS"}
-    assert receiver.taken[f"{task_id}-7"] == 1
+    assert receiver.accepted[f"{task_id}-7"] == 1
 
 
-def test_a_crash_between_sending_and_recording_repeats_the_key(
+def test_a_crash_before_recording_repeats_the_idempotency_key(
     stack: Stack, notifier: Running, receiver: Receiver
 ) -> None:
     backend: Any = celery_app.backend
 
     def kill_the_sender(request: Request) -> tuple[int, dict[str, str]] | None:
         receiver.script()
-        # The receiver has it, and the process that sent it never learns so. Its claim would last 90 s.
+        # The receiver has accepted it, but its sender is killed before it knows. The claim would last 90 s.
         backend.client.pexpire(f"notification:{request.key}", 1500)
         for child in notifier.children():
             os.kill(child, signal.SIGKILL)
-        return TAKEN
+        return ACCEPTED
 
-    receiver.answer = kill_the_sender
+    receiver.respond = kill_the_sender
     task_id = send_push_notification.delay(7, "Hi", "again").id
     assert stack.state(task_id, timeout=60)["result"] == {"status": "sent", "user_id": 7}
     first, second = [request for request in receiver.requests if request.key == f"{task_id}-7"]
     assert first.body == second.body
-    assert second.at - first.at >= 1.4, "the claim of the dead process held it off"
+    assert second.at - first.at >= 1.4, "the claim of the dead process delayed it"

@@ -1,4 +1,4 @@
-"""One trace from a request through its task into the task's children, at a real OTLP receiver."""
+"""One trace from a request through its task to the tasks that it publishes, sent to a real OTLP receiver."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +24,12 @@ def collector() -> Iterator[Sink]:
 
 
 def variables(collector: Sink) -> dict[str, str]:
-    """Return the standard variables that name it."""
+    """Return OpenTelemetry's variables for the collector."""
     return {**FAST, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.host}", "OTEL_BSP_SCHEDULE_DELAY": "200"}
 
 
 def spans(collector: Sink) -> list[tuple[Any, str]]:
-    """Return the spans that have come in, each with its process's service name."""
+    """Return the received spans, each with the service name of its process."""
     found = []
     for path, body in list(collector.requests):
         assert path == "/v1/traces"
@@ -40,7 +40,7 @@ def spans(collector: Sink) -> list[tuple[Any, str]]:
 
 
 def trace(collector: Sink, trace_id: str, number: int) -> dict[str, Any]:
-    """Return the spans of a trace by name, once there are so many."""
+    """Wait until a trace has `number` spans and return them by name."""
 
     def complete() -> list[Any]:
         mine = [span for span, _ in spans(collector) if span.trace_id.hex() == trace_id]
@@ -52,15 +52,13 @@ def trace(collector: Sink, trace_id: str, number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_one_trace_from_the_request_to_the_childrens_children(
-    broker: Any, collector: Sink, tmp_path: Path, pool: str
-) -> None:
+def test_one_trace_from_the_request_to_its_task(broker: Any, collector: Sink, tmp_path: Path, pool: str) -> None:
     worker = start_worker(tmp_path / "worker.log", pool=pool, **variables(collector))
     api, address = start_api(tmp_path / "api.log", **variables(collector), OTEL_SERVICE_NAME="the-api")
     try:
         headers = {"traceparent": f"00-{PARENT}-00f067aa0ba902b7-01"}
-        answer = httpx.post(f"{address}/process", json={"a": 1}, headers=headers, timeout=30)
-        assert answer.json()["status"] == "completed", answer.text
+        response = httpx.post(f"{address}/process", json={"a": 1}, headers=headers, timeout=30)
+        assert response.json()["status"] == "completed", response.text
         assert httpx.get(f"{address}/health").status_code == 200
         found = trace(collector, PARENT, 3)
         request, published, task = found["POST /process"], found["publish process_task"], found["process_task"]
@@ -68,10 +66,10 @@ def test_one_trace_from_the_request_to_the_childrens_children(
         assert published.parent_span_id == request.span_id
         assert task.parent_span_id == published.span_id
         attributes = {a.key: a.value.string_value for a in task.attributes}
-        assert attributes["messaging.message.id"] == answer.json()["task_id"]
+        assert attributes["messaging.message.id"] == response.json()["task_id"]
         assert attributes["celery.state"] == "SUCCESS"
     finally:
-        # What is left is sent when they stop.
+        # The remaining spans are sent when the processes stop.
         api.stop()
         worker.stop()
     services = {span.name: service for span, service in spans(collector)}
@@ -83,11 +81,11 @@ def test_one_trace_from_the_request_to_the_childrens_children(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_children_and_retries_are_in_the_trace(
+def test_retries_and_the_steps_of_a_chain_are_in_the_trace(
     broker: Any, collector: Sink, tmp_path: Path, pool: str, probe_task: Any
 ) -> None:
     worker = start_worker(tmp_path / "worker.log", pool=pool, **variables(collector))
-    # As if the chain were published within a request.
+    # As if a request published the chain.
     parent = {"traceparent": f"00-{PARENT}-00f067aa0ba902b7-01"}
     try:
         steps = chain(probe_task("async_retry").si().set(headers=parent), probe_task("fail").si())
@@ -96,7 +94,7 @@ def test_children_and_retries_are_in_the_trace(
         found = trace(collector, PARENT, 7)
     finally:
         worker.stop()
-    # Three attempts, of which each is published by the one before it, and the next step by the last.
+    # Three attempts: each is published by the one before, and the next step of the chain by the last one.
     runs = [span for span, _ in spans(collector) if span.name == "probe.async_retry"]
     assert len(runs) == 3
     assert found["publish probe.fail"].parent_span_id in {span.span_id for span in runs}
@@ -106,7 +104,7 @@ def test_children_and_retries_are_in_the_trace(
     assert "as it should" not in str(found["probe.fail"])
 
 
-def test_silent_without_an_endpoint(broker: Any, tmp_path: Path) -> None:
+def test_nothing_is_traced_without_an_endpoint(broker: Any, tmp_path: Path) -> None:
     worker = start_worker(tmp_path / "worker.log", **FAST)
     api, address = start_api(tmp_path / "api.log", **FAST)
     try:
@@ -119,14 +117,14 @@ def test_silent_without_an_endpoint(broker: Any, tmp_path: Path) -> None:
         assert '"level": "error"' not in text, text
 
 
-def test_a_collector_that_is_gone_keeps_nobody_waiting(broker: Any, collector: Sink, tmp_path: Path) -> None:
-    gone = {**variables(collector), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    worker = start_worker(tmp_path / "worker.log", **gone)
-    api, address = start_api(tmp_path / "api.log", **gone)
+def test_an_unreachable_collector_does_not_delay_requests(broker: Any, collector: Sink, tmp_path: Path) -> None:
+    unreachable = {**variables(collector), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    worker = start_worker(tmp_path / "worker.log", **unreachable)
+    api, address = start_api(tmp_path / "api.log", **unreachable)
     try:
         for _ in range(20):
-            answer = httpx.post(f"{address}/process", json={}, timeout=5)
-            assert answer.json()["status"] == "completed"
+            response = httpx.post(f"{address}/process", json={}, timeout=5)
+            assert response.json()["status"] == "completed"
     finally:
         api.process.terminate()
         worker.process.terminate()

@@ -1,4 +1,4 @@
-"""What Prometheus learns of tasks, from a real worker, and of the queues, from the API."""
+"""Metrics of tasks from a real worker, and of queues from the API."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +15,13 @@ from tests.metrics.test_metrics import read, total
 
 @pytest.fixture
 def port() -> int:
-    """Give a port for metrics."""
+    """Return a free port for metrics."""
     return free_port()
 
 
 @pytest.fixture(params=["prefork", "threads", "solo"])
 def worker(request: pytest.FixtureRequest, broker: Any, tmp_path: Path, port: int) -> Iterator[Running]:
-    """Run a worker that serves its metrics on the port."""
+    """Run a worker that serves its metrics on `port`."""
     running = start_worker(tmp_path / "worker.log", pool=request.param, METRICS_WORKER_PORT=str(port), **FAST)
     yield running
     running.stop()
@@ -31,15 +31,15 @@ only_prefork = pytest.mark.parametrize("worker", ["prefork"], indirect=True)
 
 
 def ended(port: int, task: str, outcome: str, times: int = 1) -> None:
-    """Wait until so many runs of a task ended so."""
-    what = f"{times} times {task} {outcome}"
+    """Wait until `times` runs of a task have this outcome, and check that there are not more."""
+    what = f"{times} runs of {task} with the outcome {outcome}"
     wait_until(lambda: total(port, "celery_tasks_total", task=task, outcome=outcome) >= times, 30, what)
     assert total(port, "celery_tasks_total", task=task, outcome=outcome) == times
 
 
 def test_every_run_is_counted_and_timed_once(worker: Running, port: int, probe_task: Any) -> None:
     assert total(port, "celery_tasks_total", task="probe.fail", outcome="failed") == 0
-    assert any(dict(labels).get("task") == "probe.fail" for _, labels in read(port)), "there is no zero to rise from"
+    assert any(dict(labels).get("task") == "probe.fail" for _, labels in read(port)), "rate() needs a start value of 0"
     for number in range(20):
         probe_task("mark").delay(number, 0.1)
     probe_task("fail").delay()
@@ -52,12 +52,12 @@ def test_every_run_is_counted_and_timed_once(worker: Running, port: int, probe_t
     assert total(port, "celery_task_duration_seconds_sum", task="probe.mark") >= 2
     assert total(port, "celery_task_duration_seconds_sum", task="probe.mark") < 20
     assert total(port, "celery_task_queue_wait_seconds_count", queue="default") == 24
-    # With two at a time at most, the last of them waited for nine others.
+    # With at most two at a time, the last one has waited for nine others.
     assert total(port, "celery_task_queue_wait_seconds_sum", queue="default") > 2
 
 
 @only_prefork
-def test_what_kills_its_process_is_counted_and_given_up(worker: Running, port: int, probe_task: Any) -> None:
+def test_a_task_that_kills_its_process_is_counted_and_given_up(worker: Running, port: int, probe_task: Any) -> None:
     probe_task("die").delay()
     ended(port, "probe.die", "given_up")
     deliveries = 1 + int(FAST["CELERY_MAX_REDELIVERIES"])
@@ -65,7 +65,7 @@ def test_what_kills_its_process_is_counted_and_given_up(worker: Running, port: i
 
 
 @only_prefork
-def test_a_task_out_of_time_has_failed_once(worker: Running, port: int, probe_task: Any) -> None:
+def test_a_task_that_exceeds_its_time_limit_fails_once(worker: Running, port: int, probe_task: Any) -> None:
     probe_task("overtime").delay()
     ended(port, "probe.overtime", "failed")
     for number in range(4):
@@ -74,8 +74,8 @@ def test_a_task_out_of_time_has_failed_once(worker: Running, port: int, probe_ta
     assert total(port, "celery_tasks_total", task="probe.overtime") == 1
 
 
-def test_queues_and_workers_are_told_by_the_api(broker: Any, tmp_path: Path, port: int, probe_task: Any) -> None:
-    # The last test's worker is remembered for a while.
+def test_the_api_exports_queues_and_workers(broker: Any, tmp_path: Path, port: int, probe_task: Any) -> None:
+    # The worker of the previous test is still counted for a while.
     broker.delete("workers")
     variables = {**FAST, "METRICS_API_PORT": str(port)}
     api, _ = start_api(tmp_path / "api.log", **variables)
@@ -99,7 +99,7 @@ def test_queues_and_workers_are_told_by_the_api(broker: Any, tmp_path: Path, por
         api.stop()
 
 
-def test_without_a_broker_the_other_metrics_are_there(tmp_path: Path, port: int) -> None:
+def test_the_other_metrics_are_served_without_a_broker(tmp_path: Path, port: int) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/1"
     api, address = start_api(tmp_path / "api.log", METRICS_API_PORT=str(port), CELERY_BROKER_URL=nowhere)
     try:

@@ -1,4 +1,4 @@
-"""What a failing task reports to Sentry, and what it does not."""
+"""What a failed task reports to Sentry."""
 
 import json
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ PERSON = "ada@example.com"
 
 @pytest.fixture
 def sentry() -> Iterator[Sink]:
-    """Run what takes reports."""
+    """Run a server that receives reports."""
     with sink() as running:
         yield running
 
 
 def events(sentry: Sink) -> list[dict[str, Any]]:
-    """Return the errors that were reported."""
+    """Return the reported errors."""
     found = []
     for _, body in list(sentry.requests):
         lines = body.splitlines()
@@ -33,7 +33,7 @@ def events(sentry: Sink) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_failing_task_is_reported_once_and_without_its_arguments(
+def test_a_failed_task_is_reported_once_without_its_arguments(
     broker: Any, sentry: Sink, tmp_path: Path, probe_task: Any, pool: str
 ) -> None:
     worker = start_worker(tmp_path / "log", pool=pool, SENTRY_DSN=f"http://key@{sentry.host}/7", **FAST)
@@ -53,7 +53,7 @@ def test_a_failing_task_is_reported_once_and_without_its_arguments(
     assert not [body for _, body in sentry.requests if PERSON.encode() in body]
 
 
-def test_silent_without_an_address(broker: Any, sentry: Sink, tmp_path: Path, probe_task: Any) -> None:
+def test_nothing_is_reported_without_a_dsn(broker: Any, sentry: Sink, tmp_path: Path, probe_task: Any) -> None:
     worker = start_worker(tmp_path / "log", SENTRY_DSN="", **FAST)
     try:
         probe_task("fail").delay()

@@ -1,1 +1,1 @@
-"""Complete accounts: verified addresses, password resets, devices and rate limits."""
+"""Complete accounts: verified addresses, password resets, a list of devices and rate limits."""

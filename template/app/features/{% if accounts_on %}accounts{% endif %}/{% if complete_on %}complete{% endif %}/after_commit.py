@@ -1,4 +1,4 @@
-"""Mails that follow what is saved already."""
+"""Queue mails after a commit."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from app.worker.publish import QueueUnavailable, enqueue
 _logger = structlog.get_logger(__name__)
 
 
-async def try_to_mail(signature: Signature[Any]) -> None:
-    """Queue a mail; without Redis it is logged and left out, as an error would say that nothing had been saved."""
+async def queue_mail(signature: Signature[Any]) -> None:
+    """Queue a mail; only log a failure, because an error response would suggest that nothing was saved."""
     try:
         await enqueue(signature)
     except QueueUnavailable:

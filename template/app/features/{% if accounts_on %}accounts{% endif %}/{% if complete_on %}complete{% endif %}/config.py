@@ -1,4 +1,4 @@
-"""Settings of the codes that are mailed."""
+"""Settings of mailed codes."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -7,12 +7,12 @@ from app.core.config.base import SettingsGroup
 
 
 class CodeSettings(SettingsGroup):
-    """How long a mailed code is good. Times are seconds."""
+    """The lifetime of mailed codes."""
 
     model_config = SettingsConfigDict(env_prefix="EMAIL_")
 
     expiration: int = Field(
-        1800, ge=60, le=86400, description="Seconds that a code which was mailed is good; the newest one is, alone."
+        1800, ge=60, le=86400, description="Seconds until a mailed code expires; a newer code replaces it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers that take the same time whatever was found."""
+"""Routes whose response time does not reveal whether an account exists."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,17 +8,17 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 SECONDS = 0.25
-"""More than hashing a password and writing to the database take on a machine that is not overloaded."""
+"""Longer than hashing a password and a database write take on a machine that is not overloaded."""
 
 
 class ConstantTimeRoute(APIRoute):
-    """A route that answers no sooner than `SECONDS` after it was asked: `APIRouter(route_class=ConstantTimeRoute)`.
+    """A route that responds no earlier than `SECONDS` after the request: `APIRouter(route_class=ConstantTimeRoute)`.
 
-    A commit that has nothing to write is some milliseconds faster, which would tell whether there was an account.
+    A commit without changes is some milliseconds faster, which would reveal that no account exists.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the route's handler, with the wait behind it."""
+        """Return the route's handler, followed by the wait."""
         handle = super().get_route_handler()
 
         async def handle_in_constant_time(request: Request) -> Response:

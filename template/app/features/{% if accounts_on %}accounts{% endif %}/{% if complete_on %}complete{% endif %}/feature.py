@@ -1,4 +1,4 @@
-"""What complete accounts add to the API."""
+"""Declare the feature: the routes of complete accounts."""
 
 from app.core.features import Feature
 from app.features.accounts.complete import routes

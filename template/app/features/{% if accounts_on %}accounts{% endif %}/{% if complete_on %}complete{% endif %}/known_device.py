@@ -1,6 +1,7 @@
-"""Devices from which somebody has logged in: a signed cookie, so that a stranger's attempts do not use up the owner's.
+"""Device cookies: recognize a device that has logged in before, so that an attacker cannot use up the user's attempts.
 
-The cookie opens nothing; it only names whose attempts are counted. https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
+The signed cookie gives no access; it only gives the device its own rate limit.
+https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
 """
 
 import hashlib
@@ -17,13 +18,13 @@ _SECONDS = 180 * 86400
 
 
 def remember_device(request: Request, response: Response, email: str) -> None:
-    """Set the cookie after a login, unless the device has one."""
+    """Set the cookie after a login, unless the device already has one."""
     if known_device(request, email) is not None:
         return
-    stated = f"{secrets.token_urlsafe(16)}.{int(time.time()) + _SECONDS}"
+    payload = f"{secrets.token_urlsafe(16)}.{int(time.time()) + _SECONDS}"
     response.set_cookie(
         _name(email),
-        f"{stated}.{_signature(email, stated)}",
+        f"{payload}.{_signature(email, payload)}",
         max_age=_SECONDS,
         httponly=True,
         # `make dev` and tests have no TLS.
@@ -33,21 +34,21 @@ def remember_device(request: Request, response: Response, email: str) -> None:
 
 
 def known_device(request: Request, email: str) -> str | None:
-    """Return what names the device, if the owner of the account has logged in from it, or None."""
-    stated, _, signature = request.cookies.get(_name(email), "").rpartition(".")
-    if not hmac.compare_digest(_signature(email, stated).encode(), signature.encode()):
+    """Return the device's id if the account has logged in from it, else None."""
+    payload, _, signature = request.cookies.get(_name(email), "").rpartition(".")
+    if not hmac.compare_digest(_signature(email, payload).encode(), signature.encode()):
         return None
-    device, _, expires = stated.rpartition(".")
+    device, _, expires = payload.rpartition(".")
     return device if int(expires) > time.time() else None
 
 
 def _name(email: str) -> str:
-    # One for each account: two of them may be used on a device.
+    # One cookie per account: a device may be used with several.
     return f"device_{_mac('name', email)[:16]}"
 
 
-def _signature(email: str, stated: str) -> str:
-    return _mac(stated, email)
+def _signature(email: str, payload: str) -> str:
+    return _mac(payload, email)
 
 
 def _mac(text: str, email: str) -> str:

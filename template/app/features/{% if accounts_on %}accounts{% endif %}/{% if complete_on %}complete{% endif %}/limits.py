@@ -1,7 +1,7 @@
-"""How often something may be tried that could be guessed, or that sends mail.
+"""Rate limits for attempts to guess passwords and codes, and for requests that send mail.
 
-What is tried for an address counts for the address and the client together, so that nobody uses up the attempts of another;
-and for a device from which the owner has logged in, alone.
+Attempts are counted per address and client, so that nobody can use up another client's attempts. A device that has
+logged in before has its own count.
 """
 
 import ipaddress
@@ -17,26 +17,26 @@ from app.features.accounts.complete.rate_limit import Limit, RateLimited, Slowdo
 
 @dataclass(frozen=True)
 class Budget:
-    """How often an address may be tried by one client or known device, and when an address, tried by all, is slowed down."""
+    """The limit per address for one client or known device, and the slowdown per address for all clients together."""
 
-    own: Limit
-    of_all: Slowdown
+    per_client: Limit
+    all_clients: Slowdown
 
 
 CLIENT = Limit("client", 500, 900)
-"""For one client, whatever it tries; wide, as many people may share an address."""
+"""All attempts of one client; generous, because many users may share an IP address."""
 LOGIN = Budget(Limit("login", 20, 900), Slowdown("login-of-all", 200, 900))
-"""Passwords. A login that succeeds starts the own ones again, a reset of the password those of all clients."""
+"""Passwords. A successful login resets the client's count, a password reset the counts of all clients."""
 CODE = Budget(Limit("code", 10, 900), Slowdown("code-of-all", 100, 900))
-"""Codes that were mailed; a code is void after some more wrong ones, see app/features/accounts/complete/codes.py."""
+"""Mailed codes. codes.py limits the wrong attempts at one code in addition."""
 MAIL = Budget(Limit("mail", 5, 3600), Slowdown("mail-of-all", 20, 3600))
-"""Mails to an address."""
+"""Mails to one address."""
 PASSWORD = Limit("password", 10, 900)
-"""For one user who is logged in and gives the current password."""
+"""The current password that a logged-in user has to enter."""
 
 
 async def limit(to: Limit, who: str, group: str = "") -> None:
-    """Count; answers 429 when there were too many, and 503 when nobody can count."""
+    """Count an attempt; return 429 if the limit is exceeded and 503 if Redis is unreachable."""
     try:
         await to.count(who, group)
     except RateLimited as error:
@@ -47,46 +47,46 @@ async def limit(to: Limit, who: str, group: str = "") -> None:
 
 
 async def limit_client(request: Request) -> None:
-    """Count a request of its client: `Depends(limit_client)`."""
+    """Count a request for its client: `Depends(limit_client)`."""
     await limit(CLIENT, client_of(request))
 
 
 async def limit_address(budget: Budget, request: Request, email: str) -> None:
-    """Count what is tried for an address; a known device is neither refused nor slowed down for what others try."""
+    """Count an attempt for an address. A known device is not affected by the attempts of others."""
     who = _who(request, email)
     if known_device(request, email) is not None:
-        await limit(budget.own, who, email.lower())
+        await limit(budget.per_client, who, email.lower())
         return
     await limit_client(request)
-    await limit(budget.own, who, email.lower())
+    await limit(budget.per_client, who, email.lower())
     try:
-        delay = await budget.of_all.count(email.lower())
+        delay = await budget.all_clients.count(email.lower())
     except RedisError as error:
         raise _unavailable() from error
     await wait(delay)
 
 
-async def forgive(budget: Budget, request: Request, email: str) -> None:
-    """Forget the own failures before a success."""
+async def reset_attempts(budget: Budget, request: Request, email: str) -> None:
+    """Reset the client's count for the address, after a success."""
     try:
-        await budget.own.forget(_who(request, email), email.lower())
+        await budget.per_client.forget(_who(request, email), email.lower())
     except RedisError as error:
         raise _unavailable() from error
 
 
-async def forgive_all(budget: Budget, email: str) -> None:
-    """Forget what all clients have tried for the address."""
+async def reset_all_attempts(budget: Budget, email: str) -> None:
+    """Reset the counts of all clients for the address."""
     try:
-        await budget.own.forget_group(email.lower())
-        await budget.of_all.forget(email.lower())
+        await budget.per_client.forget_group(email.lower())
+        await budget.all_clients.forget(email.lower())
     except RedisError as error:
         raise _unavailable() from error
 
 
 def client_of(request: Request) -> str:
-    """Return the client's address; of an IPv6 address the network of 64 bits, all of which belong to one client.
+    """Return the client's IPv4 address or its IPv6 /64 network, which usually belongs to one client.
 
-    Behind a proxy it is the proxy's unless `FORWARDED_ALLOW_IPS` names the proxy.
+    Behind a proxy that `FORWARDED_ALLOW_IPS` does not trust, it is the proxy's address.
     """
     host = request.client.host if request.client else ""
     try:
@@ -106,4 +106,4 @@ def _who(request: Request, email: str) -> str:
 
 
 def _unavailable() -> HTTPException:
-    return HTTPException(503, "Redis does not answer; try again later.")
+    return HTTPException(503, "Redis is unavailable; try again later.")

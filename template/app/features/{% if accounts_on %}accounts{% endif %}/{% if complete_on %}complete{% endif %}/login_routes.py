@@ -1,4 +1,4 @@
-"""Logins over HTTP: tokens, and the devices that have them."""
+"""Routes to log in, refresh tokens, log out and manage devices."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import SessionDep
 from app.features.accounts.complete.known_device import remember_device
-from app.features.accounts.complete.limits import LOGIN, forgive, limit_address, limit_client
+from app.features.accounts.complete.limits import LOGIN, limit_address, limit_client, reset_attempts
 from app.features.accounts.complete.logins import Tokens, end_login, end_logins, list_logins, open_login, refresh_login
 from app.features.accounts.complete.registration import is_registered
 from app.features.accounts.config import jwt_settings
@@ -23,7 +23,7 @@ _TOO_MANY: dict[int | str, dict[str, Any]] = {429: {"description": "Too many att
 
 
 class TokenResponse(LoginResponse):
-    """With the token for POST /refresh, which is good once; keep it where no script of a page reads it."""
+    """The tokens of a login. The refresh token is single-use; store it where page scripts cannot read it."""
 
     refresh_token: str
 
@@ -35,7 +35,7 @@ class RefreshRequest(BaseModel):
 
 
 class Device(BaseModel):
-    """A login that is open."""
+    """An active login."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -51,7 +51,7 @@ class Device(BaseModel):
     "/login",
     responses={
         401: {"description": "Incorrect e-mail or password"},
-        403: {"description": "The password is right, but the address is not verified"},
+        403: {"description": "The password is correct, but the address is not verified"},
         **_TOO_MANY,
     },
 )
@@ -62,37 +62,37 @@ async def login(
     db: SessionDep,
     user_agent: Annotated[str | None, Header()] = None,
 ) -> TokenResponse:
-    """Open a login and return its tokens."""
+    """Log in and return an access token and a refresh token."""
     await limit_address(LOGIN, request, body.email)
     user = await authenticate(db, body.email, body.password)
-    # The same answer to a registration of an address that has an account: another one would tell that it has.
+    # The same response if a registered address already has an account, so that it does not reveal the account.
     if user is None and await is_registered(db, body.email, body.password):
         raise _not_verified()
     if user is None:
-        raise _no_login()
+        raise _incorrect_login()
     if not user.is_verified:
         raise _not_verified()
-    await forgive(LOGIN, request, body.email)
+    await reset_attempts(LOGIN, request, body.email)
     if not await begin_login(db, user, body.password):
-        raise _no_login()
+        raise _incorrect_login()
     tokens = await open_login(db, user, user_agent)
     await db.commit()
     remember_device(request, response, body.email)
-    return _answer(response, tokens)
+    return _token_response(response, tokens)
 
 
 @router.post(
     "/refresh",
     dependencies=[Depends(limit_client)],
-    responses={401: {"description": "The token is not good"}, **_TOO_MANY},
+    responses={401: {"description": "The refresh token is invalid or expired"}, **_TOO_MANY},
 )
 async def refresh(response: Response, body: RefreshRequest, db: SessionDep) -> TokenResponse:
-    """Return new tokens for a refresh token. One that was used before ends its login, so refresh one at a time."""
+    """Return new tokens for a refresh token. A reused token ends its login, so do not refresh concurrently."""
     try:
         tokens = await refresh_login(db, body.refresh_token)
     except InvalidToken as error:
-        raise HTTPException(401, "Log in again: the refresh token is not good, or its login has ended.") from error
-    return _answer(response, tokens)
+        raise HTTPException(401, "The refresh token is invalid or expired; log in again.") from error
+    return _token_response(response, tokens)
 
 
 @router.post("/logout", status_code=204)
@@ -111,7 +111,7 @@ async def logout_all(login: CurrentLogin, db: SessionDep) -> None:
 
 @router.get("/devices")
 async def devices(login: CurrentLogin, db: SessionDep) -> list[Device]:
-    """List the user's logins, the one used last first."""
+    """List the user's logins, the most recently used first."""
     found = [Device.model_validate(session) for session in await list_logins(db, login.user)]
     return [device.model_copy(update={"current": device.id == login.session.id}) for device in found]
 
@@ -120,23 +120,23 @@ async def devices(login: CurrentLogin, db: SessionDep) -> list[Device]:
 async def end_device(device_id: int, login: CurrentLogin, db: SessionDep) -> None:
     """End one of the user's logins."""
     if not 0 < device_id < 2**31 or not await end_login(db, login.user, device_id):
-        raise HTTPException(404, "You have no such login.")
+        raise HTTPException(404, "You have no login with this id.")
     await db.commit()
 
 
-def _no_login() -> HTTPException:
+def _incorrect_login() -> HTTPException:
     return HTTPException(401, "Incorrect e-mail or password.")
 
 
 def _not_verified() -> HTTPException:
     return HTTPException(
         403,
-        "The address is not verified: send the code that was mailed to POST /verify-email. "
-        "POST /resend-verification mails another one, and POST /forgot-password one that sets a new password.",
+        "The address is not verified: send the mailed code to POST /verify-email. "
+        "POST /resend-verification mails a new code; POST /forgot-password mails one that sets a new password.",
     )
 
 
-def _answer(response: Response, tokens: Tokens) -> TokenResponse:
+def _token_response(response: Response, tokens: Tokens) -> TokenResponse:
     # https://www.rfc-editor.org/rfc/rfc6749#section-5.1
     response.headers["Cache-Control"] = "no-store"
     lifetime = jwt_settings.access_token_expiration

@@ -1,4 +1,4 @@
-"""Logins that last: opened, refreshed, listed and ended. A session's token is a refresh token, which is good once."""
+"""Open, refresh, list and end logins. A session has one valid refresh token, which is single-use."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,14 +18,14 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a client keeps of a login."""
+    """The tokens of a login."""
 
     access: str
     refresh: str
 
 
 async def open_login(db: AsyncSession, user: User, user_agent: str | None) -> Tokens:
-    """Open a session after `begin_login`, and in its transaction; the caller commits."""
+    """Open a session, in the same transaction as `begin_login`; the caller commits."""
     session = await open_session(db, user, new_token(), jwt_settings.refresh_token_expiration, user_agent)
     refresh = _refresh_token(session)
     session.token_hash = hash_token(refresh)
@@ -33,13 +33,13 @@ async def open_login(db: AsyncSession, user: User, user_agent: str | None) -> To
 
 
 async def refresh_login(db: AsyncSession, token: str) -> Tokens:
-    """Return new tokens for a refresh token, which is used up, and let the session last anew. Commits.
+    """Return new tokens for a refresh token, which becomes invalid, and extend the session. Commits.
 
-    A token that was used before ends its session: two have it, and one of them has stolen it.
+    A reused token ends its session: two clients have it, so one of them has stolen it.
     https://www.rfc-editor.org/rfc/rfc9700#section-4.14.2
 
     Raises:
-        InvalidToken: it is no refresh token of a session that is open.
+        InvalidToken: the token is not the refresh token of an active session.
     """
     found = await find_login(db, read_token(token, "refresh"))
     if found is None:
@@ -59,27 +59,27 @@ async def refresh_login(db: AsyncSession, token: str) -> Tokens:
         await end_login(db, user, session.id)
         await db.commit()
         _logger.warning("refresh_token_reused", user_id=user.id)
-        raise InvalidToken("the refresh token was used before, so its login has ended")
+        raise InvalidToken("the refresh token was used before; its login has ended")
     await db.commit()
     return tokens
 
 
 async def list_logins(db: AsyncSession, user: User) -> list[Session]:
-    """Return the user's open sessions, the one used last first."""
+    """Return the user's active sessions, the most recently used first."""
     query = select(Session).where(Session.user_id == user.id, Session.expires_at > datetime.now(UTC))
     return list(await db.scalars(query.order_by(Session.last_used_at.desc(), Session.id.desc())))
 
 
 async def end_login(db: AsyncSession, user: User, session_id: int) -> bool:
-    """End one of the user's sessions, or return False if it is none; the caller commits."""
+    """End one of the user's sessions and return whether it existed; the caller commits."""
     one = delete(Session).where(Session.id == session_id, Session.user_id == user.id)
     return bool(await matched_rows(db, one))
 
 
-async def end_logins(db: AsyncSession, user: User, *, but: int | None = None) -> None:
-    """End all of the user's sessions but one; the caller commits."""
+async def end_logins(db: AsyncSession, user: User, *, except_session: int | None = None) -> None:
+    """End all of the user's sessions, except one if given; the caller commits."""
     statement = delete(Session).where(Session.user_id == user.id)
-    await matched_rows(db, statement if but is None else statement.where(Session.id != but))
+    await matched_rows(db, statement if except_session is None else statement.where(Session.id != except_session))
 
 
 def _refresh_token(session: Session) -> str:

@@ -1,4 +1,4 @@
-"""Codes that were mailed, and registrations whose address is not verified yet."""
+"""Tables of mailed codes, and of registrations whose address is not verified yet."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.models.base import Base, UtcDateTime
 
 
 class AccountCode(Base):
-    """The code that a user was mailed last for a purpose, hashed, and how often somebody has tried to guess it."""
+    """The hash of the last code that was mailed to a user for a purpose, and the number of attempts at it."""
 
     __tablename__ = "account_codes"
     __table_args__ = (
@@ -27,9 +27,10 @@ class AccountCode(Base):
 
 
 class AccountRegistration(Base):
-    """A registration, its password and the code that was mailed for it, both hashed; its account is added when the code is used.
+    """A registration with the hashes of its password and of its mailed code. Using the code creates the account.
 
-    An address may have several: each code sets the password that was given with it, whoever else registers the address.
+    An address may have several: each code sets the password of its own registration, even if others register the
+    address.
     """
 
     __tablename__ = "account_registrations"

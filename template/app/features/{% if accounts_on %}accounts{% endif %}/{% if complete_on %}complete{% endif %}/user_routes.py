@@ -1,4 +1,4 @@
-"""The user who is logged in."""
+"""Routes of the current user."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from sqlalchemy import update
 from app.api.deps import SessionDep
 from app.api.errors import invalid
 from app.core.database import matched_rows
-from app.features.accounts.complete.after_commit import try_to_mail
+from app.features.accounts.complete.after_commit import queue_mail
 from app.features.accounts.complete.codes import drop_codes
 from app.features.accounts.complete.limits import PASSWORD, limit
 from app.features.accounts.complete.logins import end_logins
@@ -23,7 +23,7 @@ router = APIRouter()
 
 
 class Profile(BaseModel):
-    """An account, for its owner."""
+    """The account of the current user."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,7 +34,7 @@ class Profile(BaseModel):
 
 
 class ChangePasswordRequest(BaseModel):
-    """The password, and another."""
+    """The current and the new password."""
 
     current_password: Password
     new_password: NewPassword
@@ -42,29 +42,29 @@ class ChangePasswordRequest(BaseModel):
 
 @router.get("/users/me")
 async def me(user: CurrentUser) -> Profile:
-    """Return who is logged in."""
+    """Return the current user."""
     return Profile.model_validate(user)
 
 
 @router.post(
     "/change-password",
     status_code=204,
-    responses={400: {"description": "The password is another"}, 429: {"description": "Too many attempts"}},
+    responses={400: {"description": "The current password is incorrect"}, 429: {"description": "Too many attempts"}},
 )
 async def change_password(request: ChangePasswordRequest, login: CurrentLogin, db: SessionDep) -> None:
-    """Change the password; all logins but this one end."""
+    """Change the password and end all other logins."""
     user = login.user
     if is_address(request.new_password, user.email):
-        raise invalid(("body", "new_password"), "The password must not be the address.")
+        raise invalid(("body", "new_password"), "The password must not be the e-mail address.")
     await limit(PASSWORD, str(user.id))
     if not await verify_password(request.current_password.get_secret_value(), user.password_hash):
-        raise HTTPException(400, "The current password is another.")
+        raise HTTPException(400, "The current password is incorrect.")
     password_hash = await hash_password(request.new_password.get_secret_value())
-    # Of two changes at the same time the first counts: the second gave a password that is no longer the current one.
+    # Of two concurrent changes the first wins: for the second, the current password is no longer correct.
     same = (User.id == user.id, User.password_hash == user.password_hash)
     if not await matched_rows(db, update(User).where(*same).values(password_hash=password_hash)):
-        raise HTTPException(400, "The current password is another.")
-    await end_logins(db, user, but=login.session.id)
+        raise HTTPException(400, "The current password is incorrect.")
+    await end_logins(db, user, except_session=login.session.id)
     await drop_codes(db, user)
     await db.commit()
-    await try_to_mail(send_password_changed.s(user.email))
+    await queue_mail(send_password_changed.s(user.email))

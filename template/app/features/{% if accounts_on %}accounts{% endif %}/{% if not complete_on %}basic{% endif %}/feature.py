@@ -1,4 +1,4 @@
-"""What basic accounts add to the API."""
+"""Declare the feature: registration and login of basic accounts."""
 
 from app.core.features import Feature
 from app.features.accounts.basic import routes

@@ -1,4 +1,4 @@
-"""Accounts over HTTP."""
+"""Routes to register and to log in."""
 
 from typing import Annotated, Any
 
@@ -12,44 +12,44 @@ from app.features.accounts.schemas import LoginRequest, LoginResponse, RegisterR
 from app.features.accounts.service import EmailTaken, authenticate, begin_login, create_user
 from app.features.accounts.sessions import access_token, new_token, open_session
 
-# The queue for the mail, or no thread to hash the password in.
-_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests at once, or Redis does not answer"}}
+# Redis is needed to queue the mail, a free thread to hash the password.
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests, or Redis is unavailable"}}
 router = APIRouter(tags=["accounts"], responses=_BUSY)
 
 
 class RegisterResponse(BaseModel):
-    """The account, and the task that sends the welcome mail where one was queued."""
+    """The new account, and the task that sends the welcome mail, if one was queued."""
 
     message: str
     user_id: int
     task_id: str | None = None
 
 
-@router.post("/register", status_code=201, responses={409: {"description": "The address has an account"}})
+@router.post("/register", status_code=201, responses={409: {"description": "The address already has an account"}})
 async def register(request: RegisterRequest, db: SessionDep) -> RegisterResponse:
-    """Create an account, and welcome its owner once it is committed."""
-    # Asked first, so that an outage is a 503 with nothing saved rather than an account without its welcome.
+    """Create an account and queue the welcome mail."""
+    # Check first: if Redis is unreachable, return 503 without creating an account that gets no welcome mail.
     await welcomes[-1].check()
     try:
         user = await create_user(db, request.email, request.password)
     except EmailTaken as error:
-        raise HTTPException(409, "This address has an account already.") from error
+        raise HTTPException(409, "This address already has an account.") from error
     await db.commit()
     welcomed = await welcomes[-1].welcome(user)
     return RegisterResponse(message=welcomed.message, user_id=user.id, task_id=welcomed.task_id)
 
 
-@router.post("/login", responses={401: {"description": "Address and password do not belong together"}})
+@router.post("/login", responses={401: {"description": "Incorrect e-mail or password"}})
 async def login(
     request: LoginRequest,
     db: SessionDep,
     user_agent: Annotated[str | None, Header()] = None,
 ) -> LoginResponse:
-    """Open a session and return its access token; it ends with the token, as there is nothing to refresh it with."""
+    """Log in and return an access token. Basic accounts have no refresh token: the session expires with the token."""
     user = await authenticate(db, request.email, request.password)
     if user is None or not await begin_login(db, user, request.password):
-        raise HTTPException(401, "Address and password do not belong together.")
-    # One that was made while accounts were `complete`: from now on it is used without a code.
+        raise HTTPException(401, "Incorrect e-mail or password.")
+    # The account may date from a time when accounts were `complete` and still be unverified.
     user.is_verified = True
     lifetime = jwt_settings.access_token_expiration
     session = await open_session(db, user, new_token(), lifetime, user_agent)

@@ -1,4 +1,4 @@
-"""What follows a registration: nothing here; with Celery `mails/` adds the welcome mail."""
+"""What happens after a registration. By default nothing; with Celery, `mails/` queues the welcome mail."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from app.features.accounts.models import User
 
 @dataclass(frozen=True)
 class Welcomed:
-    """The message for the new user, and the id of the task that sends the mail."""
+    """The message of the response, and the id of the task that sends the mail."""
 
     message: str
     task_id: str | None = None
 
 
 class Welcome:
-    """Do nothing."""
+    """The default, which does nothing. Override both methods to send a mail."""
 
     async def check(self) -> None:
-        """Return when `welcome` would work."""
+        """Raise if `welcome` cannot work now."""
 
     async def welcome(self, user: User) -> Welcomed:
-        """Welcome a user whose account is committed."""
+        """Welcome a user after the account is committed."""
         return Welcomed("Registration successful")
 
 
 welcomes: list[Welcome] = [Welcome()]
-"""The last one counts: a feature appends its own when it is loaded."""
+"""The routes use the last entry. A feature appends its own when it is loaded."""

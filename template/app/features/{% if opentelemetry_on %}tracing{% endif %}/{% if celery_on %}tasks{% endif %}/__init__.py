@@ -1,1 +1,1 @@
-"""Traces of tasks."""
+"""OpenTelemetry traces of tasks."""

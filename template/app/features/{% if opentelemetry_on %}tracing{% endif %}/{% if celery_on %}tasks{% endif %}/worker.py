@@ -1,4 +1,4 @@
-"""Carries a trace from where a task is published into the task, and on into what the task publishes."""
+"""Propagate a trace from the publisher of a task to the task and to the tasks that it publishes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from app.features.tracing import provider
 
 
 def connect() -> None:
-    """Trace what is published and what runs. Each process starts when it first does: threads do not outlive a fork."""
+    """Trace the publishing and running of tasks. Each process starts its exporter on first use, after the fork."""
     before_task_publish.connect(_published, weak=False)
     task_prerun.connect(_started, weak=False)
     task_postrun.connect(_ended, weak=False)
@@ -24,7 +24,7 @@ def _published(sender: str, headers: dict[str, Any], routing_key: str | None = N
     attributes = {"messaging.destination.name": routing_key or "", **_attributes(headers["id"])}
     name, kind = f"publish {sender}", SpanKind.PRODUCER
     with trace.get_tracer(__name__).start_as_current_span(name, kind=kind, attributes=attributes):
-        # A retry brings its first attempt's headers along; they are written over.
+        # A retry has the headers of its first attempt; overwrite them.
         propagate.inject(headers)
 
 
@@ -34,7 +34,7 @@ def _started(task_id: str, task: Any, **_: object) -> None:
     parent = propagate.extract(carrier)
     attributes = {"celery.retries": task.request.retries, **_attributes(task_id)}
     span = trace.get_tracer(__name__).start_span(task.name, parent, SpanKind.CONSUMER, attributes)
-    # With the run and not by the id: in threads the next attempt may start before this one has ended.
+    # Stored on the request, not by task id: with threads, the next attempt may start before this one has ended.
     task.request.traced = span, context.attach(trace.set_span_in_context(span, parent))
 
 
@@ -44,7 +44,7 @@ def _ended(task: Any, state: str | None = None, retval: object = None, **_: obje
     context.detach(token)
     span.set_attribute("celery.state", state or "")
     if state == states.FAILURE:
-        # Its message may hold personal data and stays in the log.
+        # Without the message, which may contain personal data.
         span.set_attribute("error.type", type(retval).__qualname__)
         span.set_status(StatusCode.ERROR)
     span.end()

@@ -1,1 +1,1 @@
-"""Metrics of tasks and queues."""
+"""Prometheus metrics of tasks and queues."""

@@ -1,4 +1,4 @@
-"""The queues' metrics, which the API serves: it runs wherever anything runs."""
+"""Declare the feature: the API serves the metrics of the queues, because it runs even if no worker does."""
 
 from app.core.features import Feature
 from app.features.metrics.exposition import collecting

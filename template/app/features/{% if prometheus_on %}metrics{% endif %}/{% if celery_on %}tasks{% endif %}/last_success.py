@@ -1,4 +1,4 @@
-"""When tasks with `record_last_success` last succeeded, kept in the broker's database: no restart of any process forgets it."""
+"""Store when tasks with `record_last_success` last succeeded, in the broker's database so that it survives restarts."""
 
 import time
 from typing import Any
@@ -15,25 +15,25 @@ _logger = structlog.get_logger("app.worker")
 
 
 def connect() -> None:
-    """Keep it from now on."""
-    task_success.connect(_keep, weak=False)
+    """Store the time of each success."""
+    task_success.connect(_store, weak=False)
 
 
 def read(client: Any) -> dict[str, float]:
-    """Return the seconds since 1970 by the task's name; `client` is one of the broker's database.
+    """Return the Unix time of the last success by task name; `client` is connected to the broker's database.
 
     Raises:
-        redis.exceptions.RedisError: Redis does not answer.
+        redis.exceptions.RedisError: Redis is unreachable.
     """
     return {name.decode(): float(when) for name, when in client.hgetall(_KEY).items()}
 
 
-def _keep(sender: Any, **_: object) -> None:
+def _store(sender: Any, **_: object) -> None:
     if not getattr(sender, "record_last_success", False):
         return
     try:
         with broker_client() as client:
             client.hset(_KEY, sender.name, time.time())
     except (LimitExceeded, OperationalError, RedisError, OSError) as error:
-        # The work is done; what is missing is an alarm too many.
+        # The task has succeeded; at worst a false alarm follows.
         _logger.warning("last_success_not_kept", task=sender.name, error=repr(error))

@@ -1,6 +1,6 @@
-"""How long the queues are and how many workers there are: read from Redis by the API, when Prometheus asks.
+"""Metrics of queues and workers, which the API reads from Redis when Prometheus scrapes it.
 
-Every API process tells the same, so take the `max` of them.
+Every API process reports the same values, so aggregate them with `max`.
 """
 
 from collections.abc import Iterator
@@ -22,26 +22,26 @@ _logger = structlog.get_logger(__name__)
 
 
 class QueueMetrics(Collector):
-    """Reads the broker; without an answer `celery_broker_up` is 0 and the others are missing."""
+    """Read metrics from the broker. If it is unreachable, `celery_broker_up` is 0 and the others are missing."""
 
     def describe(self) -> Iterator[Metric]:
-        """Say nothing: otherwise the broker would be asked when this is registered."""
+        """Return no descriptions: otherwise registering this would query the broker."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Return what the broker says; waits at most a few seconds for it."""
+        """Yield the metrics; wait at most a few seconds for the broker."""
         try:
             yield from _read()
             up = 1
         except (LimitExceeded, OperationalError, RedisError, OSError) as error:
             _logger.warning("queues_not_read", error=repr(error))
             up = 0
-        yield GaugeMetricFamily("celery_broker_up", "Whether the broker answers.", value=up)
+        yield GaugeMetricFamily("celery_broker_up", "Whether the broker is reachable.", value=up)
 
 
 def _read() -> list[Metric]:
     app: Any = current_app
-    length = GaugeMetricFamily("celery_queue_length", "Tasks that wait in the queue.", labels=["queue"])
+    length = GaugeMetricFamily("celery_queue_length", "Tasks waiting in the queue.", labels=["queue"])
     succeeded = GaugeMetricFamily(
         "celery_task_last_success_timestamp_seconds",
         "When a task with `record_last_success` last succeeded.",
@@ -49,7 +49,7 @@ def _read() -> list[Metric]:
     )
     with broker_channel() as channel:
         for queue in app.amqp.queues:
-            # Declaring changes nothing in Redis, and is how kombu tells the length of all priorities together.
+            # Declaring changes nothing in Redis and returns the length over all priorities.
             length.add_metric([queue], channel.queue_declare(queue).message_count)
         held = channel.client.hlen(channel.unacked_key)
         workers = count_workers(channel.client)
@@ -57,7 +57,7 @@ def _read() -> list[Metric]:
             succeeded.add_metric([task], when)
     return [
         length,
-        GaugeMetricFamily("celery_tasks_held", "Tasks that workers run, or keep to run later.", value=held),
+        GaugeMetricFamily("celery_tasks_held", "Unacknowledged tasks: running, prefetched or with an ETA.", value=held),
         succeeded,
-        GaugeMetricFamily("celery_workers", f"Workers heard of in the last {EXPIRES} s.", value=workers),
+        GaugeMetricFamily("celery_workers", f"Workers with a heartbeat in the last {EXPIRES} s.", value=workers),
     ]

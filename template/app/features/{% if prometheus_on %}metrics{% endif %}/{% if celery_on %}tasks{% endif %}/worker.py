@@ -1,5 +1,7 @@
-"""Metrics of tasks, kept by the worker's main process: it accepts each task, learns how each ended, and alone outlives one
-that kills its process. So there are no files to share between processes, whatever the pool.
+"""Metrics of tasks, recorded in the worker's main process.
+
+The main process accepts each task, gets its outcome and survives a task that kills its process. So no pool needs the
+shared files of Prometheus's multiprocess mode.
 """
 
 from collections.abc import Callable
@@ -26,13 +28,13 @@ _OUTCOMES = ("succeeded", "failed", "given_up", "retried", "rejected", "ignored"
 
 _tasks = Counter(
     "celery_tasks",
-    "Runs of tasks by how they ended. given_up: redelivered more often than CELERY_MAX_REDELIVERIES; lost: the process died.",
+    "Task runs by outcome. given_up: redelivered more than CELERY_MAX_REDELIVERIES times; lost: the process died.",
     ["task", "outcome"],
 )
-_duration = Histogram("celery_task_duration_seconds", "How long a run took.", ["task"], buckets=_SECONDS)
+_duration = Histogram("celery_task_duration_seconds", "Duration of a task run.", ["task"], buckets=_SECONDS)
 _wait = Histogram(
     "celery_task_queue_wait_seconds",
-    "From when a task was published, or was to run, to its start.",
+    "Time from publishing a task, or from its ETA, to its start.",
     ["queue"],
     buckets=_SECONDS,
 )
@@ -40,28 +42,28 @@ _server = ExitStack()
 
 
 class MeasuredRequest(AppRequest):
-    """Celery's account of one delivery of a task, in the main process."""
+    """Celery's request for one delivery of a task, in the main process."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Measure in the subclass that Celery makes for each task, whose `on_success` does not call its parent's."""
+        """Wrap the subclass that Celery creates for each task, because its `on_success` does not call the parent's."""
         super().__init_subclass__(**kwargs)
         cls.on_success = _measured(cls.on_success)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """Note how long it waited."""
+        """Record how long the task waited."""
         wait = queue_wait(self._context)
         if wait is not None:
             _wait.labels((self.delivery_info or {}).get("routing_key") or "none").observe(wait)
         super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count what did not succeed: retries, and processes killed at the hard time limit, included."""
+        """Count a run that did not succeed, including retries and processes killed at the hard time limit."""
         _tasks.labels(self.name, outcome(exc_info.exception)).inc()
         return super().on_failure(exc_info, *args, **kwargs)
 
 
 def outcome(error: BaseException) -> str:
-    """Return how a run ended that raised `error`."""
+    """Return the outcome of a run that raised `error`."""
     match error.exc if isinstance(error, ExceptionWithTraceback) else error:
         case RedeliveryLimitExceeded():
             return "given_up"
@@ -80,7 +82,7 @@ def outcome(error: BaseException) -> str:
 
 
 def connect() -> None:
-    """Measure every task, and serve the metrics as soon as the worker consumes."""
+    """Measure every task, and serve the metrics when the worker is ready."""
     AppTask.Request = f"{__name__}:{MeasuredRequest.__name__}"
     last_success.connect()
     worker_ready.connect(_serve, weak=False)
@@ -100,12 +102,12 @@ def _measured(on_success: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _serve(**_: object) -> None:
-    # Once: the signal comes again after each lost connection.
+    # Only once: Celery sends the signal again after each reconnect.
     worker_ready.disconnect(_serve)
-    # A rate needs a zero to start from: otherwise the first failure of a task would not show.
+    # `rate` needs a start value of 0: otherwise the first failure of a task would not be visible.
     for name in current_app.tasks:
-        for how in _OUTCOMES:
-            _tasks.labels(name, how)
+        for result in _OUTCOMES:
+            _tasks.labels(name, result)
     _server.enter_context(serving(metrics_settings.worker_port))
 
 

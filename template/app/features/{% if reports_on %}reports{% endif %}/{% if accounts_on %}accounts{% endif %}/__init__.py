@@ -1,1 +1,1 @@
-"""What the monthly report counts of accounts."""
+"""Series of accounts for the monthly report."""

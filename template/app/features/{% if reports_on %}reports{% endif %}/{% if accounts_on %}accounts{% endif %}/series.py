@@ -1,11 +1,11 @@
-"""Registrations and logins, day by day."""
+"""Count registrations and logins per day."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.features.accounts.models import Session, User
 from app.features.reports.service import Month, Series, count_per_day
 
-NOTE = "Logins that have expired are counted while the database still keeps them."
+NOTE = "Expired logins are counted until they are deleted from the database."
 
 
 async def account_series(db: AsyncSession, month: Month) -> list[Series]:

@@ -1,4 +1,4 @@
-"""Adds the series of accounts to the monthly report."""
+"""Add the series of accounts to the monthly report."""
 
 from app.features.reports.accounts.series import NOTE, account_series
 from app.features.reports.data import notes, sources

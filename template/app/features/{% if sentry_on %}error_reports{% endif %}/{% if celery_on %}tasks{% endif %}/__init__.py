@@ -1,1 +1,1 @@
-"""Error reports of tasks."""
+"""Report the errors of tasks and beat."""

@@ -1,4 +1,4 @@
-"""Reports what tasks and the scheduler raise."""
+"""Report the exceptions of tasks and beat."""
 
 from celery.signals import beat_init, celeryd_init
 from sentry_sdk.integrations.celery import CeleryIntegration
@@ -7,7 +7,7 @@ from app.features.error_reports import reporting
 
 
 def connect() -> None:
-    """Start with the worker, before its tasks are prepared, and with beat."""
+    """Start reporting when beat starts, and in the worker before Celery prepares its tasks."""
     celeryd_init.connect(_start, weak=False)
     beat_init.connect(_start, weak=False)
 

@@ -1,4 +1,4 @@
-"""Registrations queue the welcome mail."""
+"""Declare the feature: a registration queues the welcome mail."""
 
 from app.core.features import Feature
 from app.features.accounts.basic.mails.welcome import WelcomeByMail

@@ -1,4 +1,4 @@
-"""What follows a registration with Celery: the welcome mail, and a note of the first activity."""
+"""Tasks that a registration queues: the welcome mail, and recording the user's first activity."""
 
 import structlog
 
@@ -15,20 +15,20 @@ class WelcomeByMail(Welcome):
     """Queue the tasks of a new account."""
 
     async def check(self) -> None:
-        """Return when `welcome` would work.
+        """Check that tasks can be queued.
 
         Raises:
-            QueueUnavailable: the task queue does not answer.
+            QueueUnavailable: Redis is unreachable.
         """
         await check_queue()
 
     async def welcome(self, user: User) -> Welcomed:
-        """Queue the tasks for an account that is committed: they may start at once."""
+        """Queue the tasks of a committed account; they may start immediately."""
         try:
             mail = await enqueue(send_welcome_email.s(user.email))
             await enqueue(record_activity.s(user.id))
         except QueueUnavailable:
-            # The account exists: an error would make the user register again, in vain.
+            # The account exists: after an error the user would try to register again and fail.
             _logger.warning("welcome_not_queued", user_id=user.id)
             return Welcomed("Registration successful; the welcome mail was not queued")
         return Welcomed("Registration successful", mail.id)

@@ -1,4 +1,4 @@
-"""What Copier does not check itself, said before anything is touched."""
+"""Check what Copier does not check, before anything is touched."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import gitcmd
-import trees
-import yaml
-from owners import SECRETS
-from problem import Problem
-from project import Project
+from . import git, snapshot, trees
+from .files import SECRETS, parse_yaml
+from .problem import Problem
+from .project import Project
+from .rendering import Rendering, render
 
 NEEDED_GIT = (2, 38)
 _IN_PROGRESS = {
@@ -31,23 +30,25 @@ _IN_PROGRESS = {
 _MARKERS = r"^(<{7,9}|>{7,9})( |$)"
 
 
-def check(project: Project, source: Path, given: Mapping[str, str]) -> None:
-    """Return if the update can start; `given` are the questions that the user answers again, and how.
+def check(project: Project, source: Path, version: str, given: Mapping[str, str]) -> None:
+    """Return if the update can start.
+
+    `version` is the one that the project was rendered with, `given` are the questions that the user answers again.
 
     Raises:
         Problem: it cannot, and why.
     """
-    found = re.search(r"(\d+)\.(\d+)", gitcmd.text(project.top, "--version"))
-    version = tuple(map(int, found.groups())) if found else (0, 0)
-    if version < NEEDED_GIT:
+    found = re.search(r"(\d+)\.(\d+)", git.text(project.top, "--version"))
+    of_git = tuple(map(int, found.groups())) if found else (0, 0)
+    if of_git < NEEDED_GIT:
         raise Problem(
-            f"the update merges with git 2.38 or later; this is git {'.'.join(map(str, version))}. Install a newer git. "
+            f"the update merges with git 2.38 or later; this is git {'.'.join(map(str, of_git))}. Install a newer git. "
             "Nothing was changed."
         )
-    if gitcmd.text(project.top, "rev-parse", "--show-object-format") != "sha1":
+    if project.object_format != "sha1":
         raise Problem("Copier cannot update a repository with SHA-256 objects. Nothing was changed.")
     for name, what in _IN_PROGRESS.items():
-        if (project.folder / gitcmd.text(project.folder, "rev-parse", "--git-path", name)).exists():
+        if (project.git_folder / name).exists():
             raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
     dirty = _dirty(project)
     if dirty:
@@ -81,7 +82,7 @@ def check(project: Project, source: Path, given: Mapping[str, str]) -> None:
     unclear = [f"{name}={value}" for name, value in given.items() if _is_unclear(value, questions[name])]
     if unclear:
         raise Problem(f"--data {', '.join(unclear)}: answer true or false. Nothing was changed.")
-    edited = _edited_answers(project, source)
+    edited = _edited_answers(project, source, version)
     if edited:
         options = " ".join(f"--data {shlex.quote(f'{name}={_as_option(value)}')}" for name, value in edited.items())
         raise Problem(
@@ -93,14 +94,14 @@ def check(project: Project, source: Path, given: Mapping[str, str]) -> None:
 
 def _dirty(project: Project) -> list[str]:
     # Copier looks at the project's folder alone, as git is configured; writing the result and undoing it reach further.
-    listed = gitcmd.text(project.top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
+    listed = git.text(project.top, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
     # This stage may run twice, and has changed the answers then.
     return [line for line in listed.split("\0") if line and line[3:] != f"{project.prefix}{project.answers_file}"]
 
 
 def _hidden(project: Project) -> list[str]:
     """Return the files that `git status` is silent about: assumed unchanged, or left out of the project's checkout."""
-    listed = gitcmd.git(project.top, "ls-files", "-z", "-v").decode("utf-8", "surrogateescape").split("\0")
+    listed = git.run(project.top, "ls-files", "-z", "-v").decode("utf-8", "surrogateescape").split("\0")
     return [
         path
         for tag, _, path in (line.partition(" ") for line in listed)
@@ -109,45 +110,36 @@ def _hidden(project: Project) -> list[str]:
 
 
 def _in_the_way(project: Project, source: Path) -> list[str]:
-    """Return what Copier would overwrite though git does not have it, and what it would stumble over half-way."""
-    tracked = gitcmd.git(project.folder, "ls-files", "-z").decode("utf-8", "surrogateescape").split("\0")
-    known = set(tracked)
-    found = set()
-    for path in sorted(_written(source / "template")):
+    """Return what Copier would overwrite though git does not have it, and what would make Copier fail half-way."""
+    known = set(git.names(project.folder, "ls-files", "-z"))
+    written = {path: list(map(str, PurePath(path).parents))[:-1] for path in _written(source / "template")}
+    folders = {parent: project.folder / parent for parents in written.values() for parent in parents}
+    files = {name for name, folder in folders.items() if os.path.lexists(folder) and not folder.is_dir()}
+    links = {name for name, folder in folders.items() if folder.is_symlink()}
+    found = {f"{name} (a file, where the template has a folder)" for name in files}
+    for path, parents in written.items():
         own = project.folder / path
-        parents = [project.folder / parent for parent in path.parents]
-        files = [parent for parent in parents if os.path.lexists(parent) and not parent.is_dir()]
-        if files:
-            found.add(f"{files[0].relative_to(project.folder).as_posix()} (a file, where the template has a folder)")
-        elif own.is_dir():
-            found.add(f"{path.as_posix()} (a folder, where the template has a file)")
-        elif (
-            os.path.lexists(own)
-            and path.as_posix() not in known
-            and not path.match(SECRETS)
-            and not any(parent.is_symlink() for parent in parents[:-1])
-        ):
-            found.add(f"{path.as_posix()} (git ignores it)")
+        if files.intersection(parents) or not os.path.lexists(own):
+            continue
+        if own.is_dir():
+            found.add(f"{path} (a folder, where the template has a file)")
+        elif path not in known and not PurePath(path).match(SECRETS) and not links.intersection(parents):
+            found.add(f"{path} (git ignores it)")
     return sorted(found)
 
 
-def _written(folder: Path) -> set[PurePath]:
+def _written(folder: Path) -> set[str]:
     """Return the paths that a release writes with every feature on; one whose name is an answer is the answers file."""
-    found = set()
-    for file in folder.rglob("*"):
-        name = re.sub(r"{%.*?%}", "", file.relative_to(folder).as_posix()).removesuffix(".jinja")
-        if file.is_file() and "{{" not in name:
-            found.add(PurePath(name))
-    return found
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    paths = (re.sub(r"{%.*?%}", "", Path(file).relative_to(folder).as_posix()).removesuffix(".jinja") for file in files)
+    return {path for path in paths if "{{" not in path}
 
 
 def _unfinished(project: Project) -> list[str]:
-    marked = gitcmd.git(
-        project.folder, "grep", "-zlIE", "--no-color", "--no-recurse-submodules", _MARKERS, accept=(0, 1)
-    )
+    marked = git.run(project.folder, "grep", "-zlIE", "--no-color", "--no-recurse-submodules", _MARKERS, accept=(0, 1))
     paths = [Path(name) for name in marked.decode("utf-8", "surrogateescape").split("\0") if name]
     both = [path for path in paths if _has_both(project.folder / path)]
-    return sorted({*map(str, both), *{*project.rejected()} - {*project.undone()}})
+    return sorted({*map(str, both), *{*project.rejected()} - {*snapshot.undone(project)}})
 
 
 def _has_both(path: Path) -> bool:
@@ -157,7 +149,7 @@ def _has_both(path: Path) -> bool:
 
 def _questions(source: Path) -> dict[str, dict[str, Any]]:
     """Return the questions of the new release. Those of other releases are no less unknown: Copier drops their answers."""
-    loaded = yaml.safe_load((source / "copier.yml").read_text(encoding="utf-8"))
+    loaded = parse_yaml((source / "copier.yml").read_bytes())
     return {name: question for name, question in loaded.items() if not name.startswith("_")}
 
 
@@ -169,7 +161,7 @@ def _is_unclear(value: str, question: Mapping[str, Any]) -> bool:
 
 def _as_option(value: object) -> str:
     """Return what `--data` reads as this value: YAML."""
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+    return value if isinstance(value, str) and parse_yaml(value) == value else json.dumps(value)
 
 
 def _suggest(name: str, questions: Iterable[str]) -> str:
@@ -177,7 +169,7 @@ def _suggest(name: str, questions: Iterable[str]) -> str:
     return f"{name} (did you mean {near[0]}?)" if near else name
 
 
-def _edited_answers(project: Project, source: Path) -> dict[str, Any]:
+def _edited_answers(project: Project, source: Path, version: str) -> dict[str, Any]:
     """Return the answers that a commit changed in the answers file alone since the last update, where they write other files."""
     path = f"{project.prefix}{project.answers_file}"
     last = _last_change(project, path, "_commit")
@@ -186,19 +178,17 @@ def _edited_answers(project: Project, source: Path) -> dict[str, Any]:
     before, after = (project.answers_of(commit) for commit in (last, "HEAD"))
     changed = [name for name in after if not name.startswith("_") and after[name] != before.get(name)]
     alone = {name: after[name] for name in changed if _alone(project, path, _last_change(project, path, name))}
-    return alone if alone and _written_otherwise(project, source, after, {**after, **before}) else {}
+    renderings = [Rendering(source, version, answers) for answers in (after, {**after, **before})]
+    return alone if alone and _differ(project, renderings) else {}
 
 
-def _written_otherwise(project: Project, source: Path, *answers: Mapping[str, Any]) -> bool:
-    # Importing Copier takes half a second, which only this question pays.
-    from render import render
-
+def _differ(project: Project, renderings: Iterable[Rendering]) -> bool:
     with tempfile.TemporaryDirectory(prefix="forge-") as scratch:
         found = []
-        for number, given in enumerate(answers):
+        for number, rendering in enumerate(renderings):
             folder = Path(scratch) / str(number)
-            render(source, os.environ["VERSION_FROM"], given, project.answers_file, folder)
-            files = trees.from_folder(project.top, folder)
+            render(rendering, project.answers_file, folder)
+            files = trees.from_folder(project.git_folder, folder)
             found.append(
                 {
                     name: files[name]
@@ -210,9 +200,9 @@ def _written_otherwise(project: Project, source: Path, *answers: Mapping[str, An
 
 
 def _last_change(project: Project, path: str, name: str) -> str:
-    return gitcmd.text(project.top, "log", "-1", "--format=%H", "-G", f"^{re.escape(name)}:", "--", path)
+    return git.text(project.top, "log", "-1", "--format=%H", "-G", f"^{re.escape(name)}:", "--", path)
 
 
 def _alone(project: Project, path: str, commit: str) -> bool:
-    changed = gitcmd.text(project.top, "diff-tree", "--root", "--no-commit-id", "--name-only", "-r", "-z", commit)
+    changed = git.text(project.top, "diff-tree", "--root", "--no-commit-id", "--name-only", "-r", "-z", commit)
     return set(filter(None, changed.split("\0"))) == {path}

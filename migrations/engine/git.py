@@ -1,4 +1,4 @@
-"""Calling git."""
+"""Call git."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-# Set by a hook or an editor that called Copier, they would send git to another repository.
+# Set by a hook or an editor that called Copier, these would send git to another repository.
 _FOREIGN = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"}
 _SETTINGS = (
     "core.quotePath=false",
@@ -15,31 +15,31 @@ _SETTINGS = (
     "core.safecrlf=false",
     "commit.gpgSign=false",
     f"core.hooksPath={os.devnull}",
-    # What is read must be paths from here, plain.
+    # The output is parsed: plain paths, relative to the current folder.
     "color.ui=false",
     "grep.fullName=false",
     # A submodule is its owner's.
     "submodule.recurse=false",
 )
+_IDENTITY = {"NAME": "Forge", "EMAIL": "forge@localhost", "DATE": "2000-01-01T00:00:00Z"}
 
 
-def git(
+def run(
     folder: Path,
     *arguments: str | Path,
     extra: Mapping[str, str] | None = None,
     data: bytes | None = None,
     accept: tuple[int, ...] = (0,),
 ) -> bytes:
-    """Run git in `folder` and return what it prints.
+    """Run git in `folder` and return its output.
 
     Raises:
-        subprocess.CalledProcessError: its exit code is not one of `accept`; with git's own words.
+        subprocess.CalledProcessError: the exit code is not one of `accept`; the message has git's own words.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-    # A person's name and language are no part of the result.
+    # The result must not depend on the user's name or language.
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1"}
-    identity = {"NAME": "Forge", "EMAIL": "forge@localhost", "DATE": "2000-01-01T00:00:00Z"}
-    environment |= {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in identity.items()}
+    environment |= {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY.items()}
     environment |= dict(extra or {})
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     done = subprocess.run(
@@ -58,6 +58,18 @@ def git(
     return done.stdout
 
 
-def text(folder: Path, *arguments: str | Path, **options: object) -> str:
-    """Run git and return what it prints as text, without the newline at its end."""
-    return git(folder, *arguments, **options).decode("utf-8", "surrogateescape").rstrip("\n")  # type: ignore[arg-type]
+def text(
+    folder: Path,
+    *arguments: str | Path,
+    extra: Mapping[str, str] | None = None,
+    data: bytes | None = None,
+    accept: tuple[int, ...] = (0,),
+) -> str:
+    """Run git and return its output as text, without the newline at its end."""
+    printed = run(folder, *arguments, extra=extra, data=data, accept=accept)
+    return printed.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def names(folder: Path, *arguments: str | Path, extra: Mapping[str, str] | None = None) -> list[str]:
+    """Run a command of git that ends each name with a NUL byte, and return the names."""
+    return [name for name in text(folder, *arguments, extra=extra).split("\0") if name]

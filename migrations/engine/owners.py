@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pathspec
-import yaml
 
-SECRETS = "secret/.env.*"
+from .files import parse_yaml
 
 
 def is_revision(path: str) -> bool:
@@ -16,17 +15,17 @@ def is_revision(path: str) -> bool:
 
 
 class Owners:
-    """The classes of a release."""
+    """The owner classes of a release."""
 
     def __init__(self, source: Path) -> None:
-        listed = yaml.safe_load((source / "owners.yml").read_text(encoding="utf-8"))
+        listed = parse_yaml((source / "owners.yml").read_bytes())
         self._seeded = pathspec.GitIgnoreSpec.from_lines(listed["seeded"])
         self._user = pathspec.GitIgnoreSpec.from_lines(listed["user"])
 
     def is_seeded(self, path: str) -> bool:
-        """Return whether the template writes the file once, as a start."""
+        """Return whether the template writes the file once, as a starter example."""
         return self._seeded.match_file(path)
 
     def is_users(self, path: str) -> bool:
-        """Return whether the file is the user's alone."""
+        """Return whether the file belongs to the user alone."""
         return self._user.match_file(path)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from project import write_whole
+from . import trees
+from .files import write_whole
+from .trees import Tree
 
 _SETTING = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=")
 
@@ -64,3 +66,14 @@ def update(project: Path, rendered: Path, before: dict[str, set[str]], version: 
         if added or removed:
             changes.append(Change(path.name, added, removed))
     return changes
+
+
+def named_in(top: Path, base: Tree) -> dict[str, set[str]]:
+    """Return the settings that the old release's examples name, by the settings file that they are for."""
+    examples = {
+        f".{Path(path).stem}": entry.oid
+        for path, entry in base.items()
+        if path.startswith("secret/env.") and path.endswith(".example")
+    }
+    content = trees.blobs(top, examples.values())
+    return {name: set(names(content[oid].decode("utf-8", "replace"))) for name, oid in examples.items()}

@@ -1,4 +1,4 @@
-"""Which release a commit of the template is, also in a clone without tags."""
+"""Find the release that a commit of the template is, also in a clone without tags."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
-import gitcmd
 from packaging.version import InvalidVersion, Version
+
+from . import git
 
 _RELEASE = re.compile(r"^## \[(\d+\.\d+\.\d+)\]", re.MULTILINE)
 
@@ -28,7 +29,7 @@ def release_of(source: Path, commit: str, described: str) -> Version:
         with contextlib.suppress(InvalidVersion):
             return Version(commit)
     try:
-        stated = _RELEASE.search(gitcmd.text(source, "show", f"{commit}:CHANGELOG.md"))
+        stated = _RELEASE.search(git.text(source, "show", f"{commit}:CHANGELOG.md"))
     except subprocess.CalledProcessError:
         # A template of the user's own, which keeps no such file.
         stated = None
