@@ -1,6 +1,6 @@
 """Examples of a chain, a group and a chord, with error handling.
 
-`await enqueue(process_validate_and_notify({"a": 1}))`; docs/celery.md describes what happens when a member fails.
+`await enqueue(process_validate_and_notify({"a": 1}))`; docs/workflows.md describes what happens when a member fails.
 """
 
 import json

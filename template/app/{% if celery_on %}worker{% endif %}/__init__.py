@@ -1,1 +1,44 @@
-"""The runtime of tasks, one concern a module. Task code needs `publish` and `records` only."""
+"""The task runtime, one concept a module. Routes and tasks need `publish`, sometimes `status`.
+
+Queue a task and ask for it
+    publish            `enqueue`, `status_of`, `wait_for` and `cancel` for `async def` code
+    typing             the types of tasks, signatures and results for mypy
+    task               `AppTask`, the base class of every task
+    serializer         what a message may contain
+    owners             the owner of a task: the user for whom the API queued it
+    job_limit          how many unfinished jobs an owner may have
+    records            a record of each published task, so that an unknown id is not PENDING
+    status             `TaskStatus`, read from the result store
+    revocation         cancelled tasks, stored so that restarted workers know them
+
+Run a task
+    event_loop         one event loop per worker process, for `async def` tasks
+    request            one delivery of a task, as the worker's main process follows it
+    time_limits        hard and soft time limits that fit together
+    result_backend     writes states to the result store, again while it refuses them
+    workflow_failures  fails what can no longer run after a step of a workflow failed
+    logs               a log line when a task starts and when it ends
+
+When a worker or a message fails: docs/worker-failures.md
+    redelivery         the redelivery limit, requeued messages, and which deliveries do not count
+    visibility         `VisibilityRenewal`: no redelivery while the worker of a task is alive
+    shutdown           graceful shutdown: finish what can be finished, requeue the rest
+    unknown_tasks      requeues tasks that only another release knows
+    poison_messages    fails and dead-letters messages that no worker can run
+    dead_letters       the dead-letter list
+
+Health
+    liveness           `LivenessHeartbeat`, the probe file and the checks of GET /ready
+    progress           whether a worker's consumer makes progress
+    heartbeat          the thread that both heartbeats of a worker run on
+    permissions        what the Redis users must be allowed to do
+
+The schedule
+    beat               `HeartbeatScheduler`: heartbeat, expiry and errors of every scheduler
+    schedule           the scheduler of one beat
+    last_runs          when each entry last ran, in Redis
+    schedule_health    entries that could not be queued
+    summer_time        entries that skip the repeated hour in autumn
+
+    broker             the only way to the clients of the broker and of the result store
+"""

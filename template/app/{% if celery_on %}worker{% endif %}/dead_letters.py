@@ -1,4 +1,4 @@
-"""Messages that no worker can run, kept whole in the broker's database: they are neither lost nor delivered again and again."""
+"""The dead-letter list: messages that no worker can run, stored whole in the broker's database instead of redelivered."""
 
 import base64
 import json
@@ -8,17 +8,17 @@ from typing import Any
 import structlog
 
 KEY = "dead_letters"
-KEPT = 200
-"""How many are kept, the newest first; older ones are dropped."""
+MAX_LETTERS = 200
+"""How many are stored; the oldest are dropped."""
 
 EXPIRES = 30 * 86400
-"""Seconds after the last one when all are dropped."""
+"""Seconds after the newest one when all are dropped."""
 
 _logger = structlog.get_logger("app.worker")
 
 
-def put_aside(message: Any, reason: BaseException) -> None:
-    """Keep a message of kombu's, and acknowledge it.
+def store(message: Any, reason: BaseException) -> None:
+    """Store a kombu message, then acknowledge it.
 
     Raises:
         redis.exceptions.RedisError: Redis refused it; the message is not acknowledged.
@@ -36,22 +36,22 @@ def put_aside(message: Any, reason: BaseException) -> None:
     }
     with message.channel.client.pipeline() as pipe:
         pipe.lpush(KEY, json.dumps(letter, default=repr))
-        pipe.ltrim(KEY, 0, KEPT - 1)
+        pipe.ltrim(KEY, 0, MAX_LETTERS - 1)
         pipe.expire(KEY, EXPIRES)
         pipe.execute()
-    # Not the reason's text, nor the message: they may hold arguments.
+    # Neither the reason's text nor the message: they may contain arguments.
     headers = message.headers if isinstance(message.headers, dict) else {}
     _logger.error(
-        "message_put_aside",
+        "message_dead_lettered",
         task=headers.get("task"),
         task_id=headers.get("id"),
         reason=type(reason).__name__,
-        kept_in=KEY,
+        stored_in=KEY,
     )
     message.ack()
 
 
-def read(client: Any, number: int = KEPT) -> list[dict[str, Any]]:
+def read(client: Any, number: int = MAX_LETTERS) -> list[dict[str, Any]]:
     """Return the newest dead letters; `client` is one of the broker's database, `body` is base64.
 
     Raises:

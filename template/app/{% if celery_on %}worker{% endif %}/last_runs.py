@@ -1,41 +1,41 @@
-"""When each entry of the schedule last ran, kept in the broker's database beside beat's file.
+"""When each entry of the schedule last ran, stored in the broker's database in addition to beat's file.
 
-The file is gone where a pod is replaced, and then an entry of a day that never ran in the pod's life would never run at all.
+A replaced pod has no file: without this, an entry that runs once a day might never be due in the lifetime of a pod.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from celery.utils.log import get_logger
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+
+from app.worker.broker import OUTAGES, broker_client
 
 KEY = "beat:last_runs"
 
 _logger = get_logger(__name__)
 
 
-def store(app: Any, entry: str, when: datetime) -> None:
-    """Keep when an entry was queued. Where Redis does not answer, the file alone knows."""
-    _with_client(app, lambda client: client.hset(KEY, entry, when.timestamp()))
+def store(entry: str, when: datetime) -> None:
+    """Store when an entry was queued. If Redis does not answer, only the file has it."""
+    _with_client(lambda client: client.hset(KEY, entry, when.timestamp()))
 
 
-def read(app: Any, entries: Iterable[str]) -> dict[str, datetime]:
-    """Return when entries were last queued, and forget those that are not named."""
+def read(entries: Iterable[str]) -> dict[str, datetime]:
+    """Return when entries were last queued, and delete the entries that are not named."""
     stored = {
-        name.decode(): float(value) for name, value in (_with_client(app, lambda c: c.hgetall(KEY)) or {}).items()
+        name.decode(): float(value) for name, value in (_with_client(lambda client: client.hgetall(KEY)) or {}).items()
     }
-    gone = sorted(stored.keys() - set(entries))
-    if gone:
-        _with_client(app, lambda client: client.hdel(KEY, *gone))
-    return {name: datetime.fromtimestamp(when, UTC) for name, when in stored.items() if name not in gone}
+    removed = sorted(stored.keys() - set(entries))
+    if removed:
+        _with_client(lambda client: client.hdel(KEY, *removed))
+    return {name: datetime.fromtimestamp(when, UTC) for name, when in stored.items() if name not in removed}
 
 
-def _with_client(app: Any, use: Any) -> Any:
+def _with_client(call: Callable[[Any], Any]) -> Any:
     try:
-        with app.pool.acquire(block=True, timeout=2) as connection:
-            return use(connection.default_channel.client)
-    except (RedisError, OperationalError, OSError) as error:
-        _logger.warning("the schedule's last runs cannot be read or stored: %r", error)
+        with broker_client() as client:
+            return call(client)
+    except OUTAGES as error:
+        _logger.warning("the last runs of the schedule cannot be read or stored: %r", error)
         return None

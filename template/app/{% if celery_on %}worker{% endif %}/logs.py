@@ -1,4 +1,4 @@
-"""Each task's start and end in the log, with how long it waited in its queue and how long it ran."""
+"""A log line when a task starts and when it ends, with how long it waited in its queue and how long it ran."""
 
 import logging
 import time
@@ -15,9 +15,9 @@ _logger = structlog.get_logger("app.worker")
 
 
 def connect() -> None:
-    """Have Celery log through the application's configuration, and each task say when it starts and ends."""
+    """Have Celery log through the application's configuration, and log when each task starts and ends."""
     setup_logging.connect(_configure, weak=False)
-    before_task_publish.connect(_stamp, weak=False)
+    before_task_publish.connect(_add_headers, weak=False)
     task_prerun.connect(_log_start, weak=False)
     task_postrun.connect(_log_end, weak=False)
 
@@ -26,14 +26,14 @@ def _configure(**_: object) -> None:
     configure_logging()
 
 
-def _stamp(sender: str, headers: dict[str, Any], **_: object) -> None:
+def _add_headers(sender: str, headers: dict[str, Any], **_: object) -> None:
     headers["published_at"] = time.time()
-    if getattr(current_app.tasks.get(sender), "hides_arguments", False):
+    if getattr(current_app.tasks.get(sender), "redact_arguments", False):
         headers.update(argsrepr="(hidden)", kwargsrepr="{hidden}")
 
 
 def queue_wait(request: Any) -> float | None:
-    """Return the seconds since a task's request was published, or since the time it was to run at; None if unknown."""
+    """Return the seconds since a task was published, or since its ETA; None if unknown."""
     published: float | None = request.get("published_at")
     if published is None:
         return None
@@ -48,7 +48,7 @@ def _level(task: Any) -> int:
 
 def _log_start(task_id: str, task: Any, **_: object) -> None:
     wait = queue_wait(task.request)
-    # With the run and not by the id: in threads the next attempt may start before this one has ended.
+    # In the request and not by id: in the threads pool the next attempt may start before this one has ended.
     task.request.measured = time.perf_counter(), wait
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
     _logger.log(_level(task), "task_started", queue_wait=wait, retries=task.request.retries)

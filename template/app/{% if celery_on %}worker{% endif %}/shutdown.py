@@ -1,7 +1,7 @@
-"""A worker that is told to stop ends in time: it finishes what it can, and the rest goes back to its queue at once.
+"""Graceful shutdown: after TERM a worker finishes what it can, and requeues the rest at once.
 
-Celery's own soft shutdown (`REMAP_SIGTERM`) does so too, but waits its whole time although everything may be done, and
-leaves the threads pool hanging. Here a TERM is Celery's warm shutdown, which a timer turns into its cold one.
+Celery's own soft shutdown (`REMAP_SIGTERM`) does so too, but always waits its whole time, and leaves the threads pool
+hanging. Here a TERM is Celery's warm shutdown, which a timer turns into its cold one.
 """
 
 import logging
@@ -20,51 +20,51 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
-from app.worker import records
+from app.worker import redelivery
 
 KILL_AFTER = 5.0
-"""Seconds that a task has to end after it was told to; then its process is killed."""
+"""Seconds that a task has to end after it was interrupted; then its process is killed."""
 
 _logger = structlog.get_logger("app.worker")
 _state: Any = state
 _pools: list[Any] = []
 _timers: list[threading.Timer] = []
-_told_to_end = threading.Event()
+_requeued = threading.Event()
 
 
 def connect() -> None:
     """Limit how long a worker takes to stop."""
-    worker_ready.connect(_remember, weak=False)
-    worker_shutting_down.connect(_limit, weak=False)
-    worker_shutdown.connect(_leave_threads, weak=False)
+    worker_ready.connect(_remember_pool, weak=False)
+    worker_shutting_down.connect(_start_timer, weak=False)
+    worker_shutdown.connect(_abandon_threads, weak=False)
 
 
-def _remember(sender: Any, **_: object) -> None:
+def _remember_pool(sender: Any, **_: object) -> None:
     _pools[:] = [sender.pool]
 
 
-def _limit(how: str, **_: object) -> None:
-    """Runs inside the signal's handler, in the main thread."""
+def _start_timer(how: str, **_: object) -> None:
+    """Start the timer of the cold shutdown; called inside the signal handler, in the main thread."""
     if how != "Warm" or _timers:
         return
     if any(isinstance(pool, SoloPool) for pool in _pools):
         # Celery's own handler would fail the task that it interrupts.
-        signal.signal(signal.SIGQUIT, _leave)
-    _after(celery_settings.soft_shutdown_timeout, _give_back)
+        signal.signal(signal.SIGQUIT, _terminate)
+    _call_after(celery_settings.soft_shutdown_timeout, _requeue_running)
 
 
-def _after(seconds: float, function: Callable[[], None]) -> None:
+def _call_after(seconds: float, function: Callable[[], None]) -> None:
     timer = threading.Timer(seconds, function)
     timer.daemon = True
     _timers.append(timer)
     timer.start()
 
 
-def _give_back() -> None:
-    _told_to_end.set()
-    _after(KILL_AFTER, _kill)
-    # Beside it: where Redis is away, the time that is left is not for this.
-    excusing = threading.Thread(target=_excuse, args=[_running()], daemon=True)
+def _requeue_running() -> None:
+    _requeued.set()
+    _call_after(KILL_AFTER, _kill_children)
+    # In another thread: if Redis is down, the remaining time must not be spent on this.
+    excusing = threading.Thread(target=_excuse, args=[_running_ids()], daemon=True)
     excusing.start()
     excusing.join(1)
     os.kill(os.getpid(), signal.SIGQUIT)
@@ -72,12 +72,12 @@ def _give_back() -> None:
 
 def _excuse(task_ids: list[str]) -> None:
     try:
-        records.excuse_redelivery(task_ids)
+        redelivery.excuse_redeliveries(task_ids)
     except RedisError as error:
         _logger.warning("redeliveries_not_excused", error=repr(error))
 
 
-def _running() -> list[str]:
+def _running_ids() -> list[str]:
     while True:
         try:
             return [request.id for request in _state.active_requests]
@@ -86,19 +86,19 @@ def _running() -> list[str]:
             continue
 
 
-def _leave(*_: object) -> None:
+def _terminate(*_: object) -> None:
     raise WorkerTerminate(0)
 
 
-def _leave_threads(sender: Any, **_: object) -> None:
-    """End the process where Python would wait for threads whose tasks were given back, and may run elsewhere by now."""
-    if _told_to_end.is_set() and any(isinstance(pool, ThreadsPool) for pool in _pools):
+def _abandon_threads(sender: Any, **_: object) -> None:
+    """End the process: Python would wait for threads whose tasks were requeued, and may already run elsewhere."""
+    if _requeued.is_set() and any(isinstance(pool, ThreadsPool) for pool in _pools):
         logging.shutdown()
         os._exit(sender.exitcode or 0)
 
 
-def _kill() -> None:
-    """Kill the processes of tasks that do not listen: until they end the worker would not give their messages back."""
+def _kill_children() -> None:
+    """Kill the processes of tasks that ignore the interrupt: the worker requeues their messages when they have ended."""
     for pool in _pools:
         for pid in pool.info.get("processes", ()):
             if pid != os.getpid():

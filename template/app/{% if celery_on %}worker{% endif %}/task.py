@@ -3,26 +3,25 @@
 import functools
 import inspect
 import logging
+import warnings
 from contextvars import ContextVar
 from typing import Any
 
-import structlog
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
 from kombu.exceptions import EncodeError
-from redis.exceptions import RedisError
 
-from app.core.config.celery import celery_settings
-from app.worker import event_loop, owners, records, revocation
+from app.core.moved import moved_attributes
+from app.worker import event_loop, owners, revocation
+from app.worker.redelivery import check_redelivery_limit, return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
-from app.worker.state_writes import requeuing
-from app.worker.time_limits import limits
+from app.worker.time_limits import complete_limits
 
-_logger = structlog.get_logger("app.worker")
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
 
-
 _LIMITS = ("time_limit", "soft_time_limit")
+_RENAMED_OPTIONS = {"hides_arguments": "redact_arguments", "tells_last_success": "record_last_success"}
+"""Options of releases before 0.5.0, which work for one more release."""
 
 
 def route(name: str, _args: object, _kwargs: object, _options: object, task: Any = None, **_: object) -> Any:
@@ -31,35 +30,35 @@ def route(name: str, _args: object, _kwargs: object, _options: object, task: Any
     return {"queue": queue} if queue else None
 
 
-class RedeliveryLimitExceeded(Exception):
-    """The task's process died again and again; it is not tried once more."""
-
-
 class AppTask(Task[Any, Any]):
-    """A task whose body may be `async def`, which is given up when it keeps killing its process, and kept when it cannot be
-    queued for its next attempt.
+    """A task whose body may be `async def`, that fails when it keeps killing its process, and is requeued when its next attempt
+    cannot be queued.
     """
 
     queue_name: str | None = None
-    """The queue it goes to where the caller names none; None is `default`. Celery's own `queue` option is deprecated."""
+    """The queue of calls that name none; None is `default`. Celery's own `queue` option is deprecated."""
 
-    Request = "app.worker.state_writes:RequeuedRequest"
+    Request = "app.worker.request:AppRequest"
 
-    hides_arguments = False
-    """Whether Flower, and others who listen to events, must not see what it is called with."""
+    redact_arguments = False
+    """Whether Flower, and other consumers of events, get no arguments of the task."""
 
     log_level = logging.INFO
-    """The level of its lines in the log: DEBUG for what runs every few seconds."""
+    """The level of its log lines: DEBUG for a task that runs every few seconds."""
 
-    tells_last_success = False
-    """Whether metrics, where there are any, tell when it last succeeded: an alert can miss it then."""
+    record_last_success = False
+    """Whether metrics, if there are any, contain the time of its last success, so that an alert can notice a missing one."""
 
     peak_memory = 150 * 1024 * 1024
-    """Bytes that its process takes at most (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
+    """The most bytes that its process uses (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Let an `async def` body run on the process's loop; here, so that Celery's own wrappers see a plain function."""
+        """Run an `async def` body on the process's event loop; here, so that Celery's own wrappers get a plain function."""
         super().__init_subclass__(**kwargs)
+        for old, new in _RENAMED_OPTIONS.items():
+            if old in cls.__dict__:
+                warnings.warn(f"{cls.__name__}: the task option {old} is now {new}", DeprecationWarning, stacklevel=2)
+                setattr(cls, new, cls.__dict__[old])
         run = cls.__dict__.get("run")
         function = run.__func__ if isinstance(run, staticmethod) else run
         if function is None or not inspect.iscoroutinefunction(function):
@@ -77,7 +76,7 @@ class AppTask(Task[Any, Any]):
 
     @classmethod
     def bind(cls, app: Any) -> Any:
-        """Give the task the application's settings; a limit that it names alone brings the other.
+        """Give the task the application's settings; a time limit that is given alone sets the other one too.
 
         Raises:
             ValueError: its limits contradict each other.
@@ -90,36 +89,36 @@ class AppTask(Task[Any, Any]):
         )
         defaults = app.conf.task_time_limit, app.conf.task_soft_time_limit
         try:
-            cls.time_limit, cls.soft_time_limit = limits(hard, soft, *defaults)
+            cls.time_limit, cls.soft_time_limit = complete_limits(hard, soft, *defaults)
         except ValueError as error:
             raise ValueError(f"{cls.name}: {error}") from error
         return bound
 
     @property
     def __trace__(self) -> Any:
-        """What runs the task in a worker."""
+        """The function that runs the task in a worker."""
         return self.__dict__.get("tracer")
 
     @__trace__.setter
     def __trace__(self, tracer: Any) -> None:
-        self.__dict__["tracer"] = requeuing(tracer)
+        self.__dict__["tracer"] = return_rejection(tracer)
 
     @property
     def request(self) -> Any:
-        """The request that this task works on, also where the loop runs in another thread than the task."""
+        """The current request of this task, also if the event loop runs in another thread than the task."""
         return self.request_stack.top or _request.get() or super().request
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """Queue the task as Celery does.
 
         Raises:
-            InvalidArguments: a message cannot hold the arguments.
+            InvalidArguments: a message cannot contain the arguments.
             ValueError: the limits of this call contradict each other.
         """
         hard, soft = (options.get(name) for name in _LIMITS)
         if hard is not None or soft is not None:
             default: Any = self
-            given = limits(hard, soft, default.time_limit, default.soft_time_limit)
+            given = complete_limits(hard, soft, default.time_limit, default.soft_time_limit)
             options.update(zip(_LIMITS, given, strict=True))
         owner = owners.current_owner(_request.get() or (current_task.request if current_task else None))
         if owner:
@@ -133,37 +132,24 @@ class AppTask(Task[Any, Any]):
             raise InvalidArguments(f"{self.name}: {error}") from error
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Stop a task that was revoked. Count the deliveries of one that was handed out before, and give it up at the limit.
+        """Stop a task that was revoked, or that was redelivered too often.
 
         Raises:
             celery.exceptions.Ignore: it was revoked.
-            RedeliveryLimitExceeded: it was handed out more than `CELERY_MAX_REDELIVERIES` times.
+            app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
         """
         if not self.request.is_eager:
             revocation.stop_if_revoked(self)
-        if not (self.request.delivery_info or {}).get("redelivered"):
-            return
-        limit = celery_settings.max_redeliveries
-        try:
-            count = records.count_redelivery(task_id)
-        except RedisError as error:
-            # Raising would end the task before it ran; a delivery that is not counted only puts the limit off.
-            _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
-            return
-        if count > limit:
-            raise RedeliveryLimitExceeded(
-                f"{self.name} was handed out again {count} times, as its worker died each time; "
-                f"given up at CELERY_MAX_REDELIVERIES={limit}"
-            )
+        check_redelivery_limit(self, task_id)
 
     def retry(self, args: Any = None, kwargs: Any = None, exc: Any = None, *more: Any, **options: Any) -> Any:
-        """Queue the next attempt as Celery does, having said so first; see `ResultBackend`.
+        """Store RETRY, then queue the next attempt as Celery does; see `ResultBackend`.
 
         Raises:
             celery.exceptions.Retry: the next attempt is queued.
-            celery.exceptions.Reject: it could not be queued; this attempt goes back to its queue.
+            celery.exceptions.Reject: it could not be queued; this attempt is requeued.
             celery.exceptions.MaxRetriesExceededError: there is no attempt left, and `exc` is None.
-            BaseException: `exc`, there being no attempt left.
+            BaseException: `exc`, if there is no attempt left.
         """
         request = self.request
         if not (request.called_directly or request.is_eager or request.ignore_result):
@@ -171,7 +157,7 @@ class AppTask(Task[Any, Any]):
         try:
             return super().retry(args, kwargs, exc, *more, **options)
         except Reject as error:
-            # Celery's own would drop the task.
+            # Celery's own rejection drops the task.
             raise Reject(error.reason, requeue=True) from error
 
 
@@ -179,3 +165,6 @@ def _annotated(task: Any, name: str, app: Any) -> Any:
     """Return a limit that `task_annotations` gave the task, or None."""
     value = getattr(task, name)
     return value if value != app.conf[f"task_{name}"] else None
+
+
+__getattr__ = moved_attributes(__name__, {"RedeliveryLimitExceeded": "app.worker.redelivery.RedeliveryLimitExceeded"})

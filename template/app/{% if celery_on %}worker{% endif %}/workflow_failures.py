@@ -1,7 +1,7 @@
-"""The end of a workflow of which a member failed, was revoked or expired: everything that can no longer run fails too.
+"""Fails what can no longer run after a member of a workflow failed, was revoked or expired.
 
-Celery ends the steps and the chord that it finds next to the failed task. What is nested deeper (a chord in the header of another,
-a group inside of a chain, what follows a revoked task) would stay PENDING until it expires.
+Celery fails the steps and the chord that it finds next to the failed task. What is nested deeper (a chord in the header of
+another, a group inside a chain, what follows a revoked task) would stay PENDING until it expires.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from celery.canvas import Signature, _chain, chord, group, maybe_signature
 from celery.exceptions import TaskRevokedError
 
 
-class EndedWorkflows:
-    """Mixed into Celery's Redis backend, whose parts of chords may be returned more than once."""
+class WorkflowFailures:
+    """Mixed into Celery's Redis backend, where a part of a chord may be returned more than once."""
 
     def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, *args: Any, **kwargs: Any) -> None:
         """Store REVOKED, and FAILURE for what would have run after it."""
@@ -24,10 +24,10 @@ class EndedWorkflows:
             self._fail_chain(request.chain, error)
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
-        """Fail the callback of a chord, and what waits for it."""
+        """Fail the callback of a chord, and what waits for the callback."""
         backend: Any = super()
         result = backend.chord_error_from_stack(callback, exc)
-        self._end(callback, exc)
+        self._fail(callback, exc)
         return result
 
     def _fail_chain(
@@ -40,18 +40,18 @@ class EndedWorkflows:
     ) -> None:
         # The next step is the last in the list.
         for step in reversed(steps or []):
-            self._end(step, exc)
+            self._fail(step, exc)
 
-    def _end(self, step: Any, exc: BaseException | None) -> None:
-        """Fail a signature that will not run, all that it is made of and all that waits for it."""
+    def _fail(self, step: Any, exc: BaseException | None) -> None:
+        """Fail a signature that cannot run any more, all its parts and all that waits for it."""
         backend: Any = self
         signature: Any = maybe_signature(step, app=backend.app)
         for part in _parts(signature):
-            self._end(part, exc)
+            self._fail(part, exc)
         options = signature.options
         if not isinstance(signature, (group, _chain, chord)) and options.get("task_id"):
             request = Context({**signature, **options, "id": options["task_id"], "group": options.get("group_id")})
-            # Not with `mark_as_failure`: Celery has called the errbacks of what it knows of.
+            # Not with `mark_as_failure`: Celery has already called the errbacks that it found.
             backend.store_result(request.id, exc, states.FAILURE, request=request)
             if options.get("chord"):
                 backend.on_chord_part_return(request, states.FAILURE, exc)

@@ -98,7 +98,7 @@ def test_a_worker_that_takes_nothing_loses_its_heartbeat(server: _Server, tmp_pa
             _send(server, probe_task("mark"), number)
         wait_until(lambda: not server.client.exists("alive:worker"), 60, "its key to be forgotten")
         wait_until(lambda: _age(tmp_path) > 2 * INTERVAL, 30, "its file to age")
-        assert "takes no messages" in worker.text()
+        assert "consumes no messages" in worker.text()
         assert worker.process.poll() is None
         flag.unlink()
         _beats(server, tmp_path)

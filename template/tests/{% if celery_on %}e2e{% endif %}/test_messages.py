@@ -10,7 +10,8 @@ from celery import chain, chord
 
 from app.core.celery import celery_app
 from app.worker import dead_letters
-from app.worker.records import read_status, record_pending
+from app.worker.records import record_pending
+from app.worker.status import read_status
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import Running, start_worker, wait_until
 
@@ -52,7 +53,7 @@ def _send(body: str, content_type: str = "application/json", **headers: Any) -> 
     return task_id
 
 
-def test_a_message_that_cannot_be_run_is_put_aside_and_the_worker_lives(
+def test_a_message_that_cannot_be_run_is_dead_lettered_and_the_worker_survives(
     worker: Running, broker: Any, probe_task: Any
 ) -> None:
     broker.delete(dead_letters.KEY)
@@ -68,7 +69,7 @@ def test_a_message_that_cannot_be_run_is_put_aside_and_the_worker_lives(
     assert _ended(probe_task("mark").delay(1).id).status == "SUCCESS"
     assert (worker.process.pid, worker.children()) == pids
     assert worker.process.poll() is None
-    wait_until(lambda: broker.llen(dead_letters.KEY) == len(sent), 10, "all to be put aside")
+    wait_until(lambda: broker.llen(dead_letters.KEY) == len(sent), 10, "all to be dead-lettered")
     assert {letter["headers"]["id"] for letter in dead_letters.read(broker)} == set(sent)
     wait_until(lambda: not broker.hlen("unacked"), 10, "all to be acknowledged")
     assert "a-secret" not in worker.text()

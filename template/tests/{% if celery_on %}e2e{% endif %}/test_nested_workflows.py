@@ -14,7 +14,8 @@ from celery.result import AsyncResult
 
 from app.worker import revocation
 from app.worker.publish import enqueue
-from app.worker.records import _ids, read_status
+from app.worker.records import step_ids
+from app.worker.status import read_status
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import Running, start_worker, wait_until
 
@@ -51,7 +52,7 @@ class Canvases:
             return self._tasks("fail").si(), False
         if what == "revoked":
             echo.set(task_id=str(uuid.uuid4()))
-            revocation.keep([echo.options["task_id"]])
+            revocation.store([echo.options["task_id"]])
         if what == "expired":
             echo.set(expires=(datetime.now(UTC) - timedelta(minutes=1)).isoformat())
         return echo, what == "good"
@@ -85,7 +86,7 @@ def test_workflows_end_in_every_nesting(worker: Running, probe_task: Any) -> Non
     queued = [(_queue(signature), good, signature) for signature, good in made]
 
     for result, _, signature in queued:
-        for task_id in _ids(result):
+        for task_id in step_ids(result):
             wait_until(partial(_has_ended, task_id), 20, f"{task_id} of {signature} to end")
     for result, good, signature in queued:
         status = read_status(result.id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.worker.publish import cancel
-from app.worker.records import read_status
+from app.worker.status import read_status
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import Running, start_worker, wait_until
 

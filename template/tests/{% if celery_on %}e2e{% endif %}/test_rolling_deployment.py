@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.celery import celery_app
-from app.worker.records import read_status
+from app.worker.status import read_status
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import start_worker, wait_until
 

@@ -9,9 +9,9 @@ from celery import chain, chord, group
 
 from app.core.celery import celery_app
 from app.tasks.example_tasks import database_time
-from app.worker.owners import jobs_key
+from app.worker.job_limit import jobs_key
 from app.worker.publish import enqueue
-from app.worker.records import TaskStatus, read_status
+from app.worker.status import TaskStatus, read_status
 from tests.e2e.conftest import Stack
 from tests.e2e.processes import start_worker, wait_until
 

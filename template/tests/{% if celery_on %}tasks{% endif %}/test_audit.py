@@ -52,7 +52,7 @@ async def test_a_missing_heartbeat_is_a_problem(name: str) -> None:
         client.delete(f"alive:{name}")
         finding = await audit.liveness_finding(name)
         assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Check that it is running.")
-        liveness.say(client, name, expires=30)
+        liveness.send_heartbeat(name, expires=30)
         finding = await audit.liveness_finding(name)
         client.delete(f"alive:{name}")
     assert (finding.state, finding.text) == ("ok", "has a heartbeat")

@@ -1,4 +1,4 @@
-"""What beat queues expires rather than piles up."""
+"""What beat queues expires instead of piling up."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,10 +9,10 @@ from celery.schedules import crontab
 
 from app.core.celery import celery_app
 from app.tasks.process_task import process_task
-from app.worker.beat import HonestScheduler
+from app.worker.beat import HeartbeatScheduler
 
 
-class _Scheduler(HonestScheduler, Scheduler):
+class _Scheduler(HeartbeatScheduler, Scheduler):
     """Celery's simplest, in which what is queued can be seen."""
 
 
@@ -46,7 +46,7 @@ def test_a_crontab_expires_when_the_next_is_due(queued: Any) -> None:
     assert queued(crontab(minute=0))["expires"] % 3600 == pytest.approx(seconds_left % 3600, abs=5)
 
 
-def test_what_the_entry_says_stays(queued: Any) -> None:
+def test_the_options_of_an_entry_take_precedence(queued: Any) -> None:
     options = queued(3600.0, expires=9, queue="long")
     assert (options["expires"], options["queue"]) == (9, "long")
     assert queued(3600.0, expires=None)["expires"] is None

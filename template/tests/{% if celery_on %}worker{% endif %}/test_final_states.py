@@ -1,4 +1,4 @@
-"""A state that says how a task ended never changes."""
+"""A final state never changes."""
 
 import uuid
 from typing import Any
@@ -8,7 +8,7 @@ from celery import current_app, states
 
 from app.core.celery import celery_app
 from app.worker import revocation
-from app.worker.records import read_status
+from app.worker.status import read_status
 
 VALUES: dict[str, Any] = {
     states.SUCCESS: 1,
@@ -22,7 +22,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("final", sorted(states.READY_STATES & VALUES.keys()))
 @pytest.mark.parametrize("later", sorted(VALUES))
-def test_nothing_is_stored_over_how_a_task_ended(final: str, later: str) -> None:
+def test_nothing_overwrites_a_final_state(final: str, later: str) -> None:
     backend: Any = celery_app.backend
     task_id = str(uuid.uuid4())
     backend.store_result(task_id, VALUES[states.STARTED], states.STARTED)
@@ -34,8 +34,8 @@ def test_nothing_is_stored_over_how_a_task_ended(final: str, later: str) -> None
     assert 0 < backend.client.ttl(backend.get_key_for_task(task_id)) <= current_app.conf.result_expires
 
 
-def test_a_revocation_is_kept_for_longer_than_results() -> None:
+def test_a_revocation_is_stored_for_longer_than_results() -> None:
     task_id = str(uuid.uuid4())
     celery_app.control.revoke(task_id)
     backend: Any = celery_app.backend
-    assert 29 * 86400 < backend.client.ttl(f"revoked:{task_id}") <= revocation.KEPT
+    assert 29 * 86400 < backend.client.ttl(f"revoked:{task_id}") <= revocation.EXPIRES

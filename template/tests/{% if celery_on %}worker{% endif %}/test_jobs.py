@@ -1,4 +1,4 @@
-"""Whose a task is, how many jobs an owner may have, and who overtakes whom; without a worker."""
+"""The owner of a task, the limit on unfinished jobs, and priorities; without a worker."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from kombu.exceptions import OperationalError
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker import owners
-from app.worker.owners import TooManyJobs
+from app.worker import job_limit, owners
+from app.worker.job_limit import TooManyJobs
 from app.worker.publish import enqueue, status_of
-from app.worker.records import read_status
+from app.worker.status import read_status
 from app.worker.task import _request
 
 pytestmark = pytest.mark.anyio
@@ -137,28 +137,30 @@ async def test_a_job_that_was_not_queued_is_not_counted(ada: str, monkeypatch: p
         for _ in range(4):
             with pytest.raises(Exception, match="does not answer"):
                 await enqueue(process_task.s({}), ada)
-    assert _backend().client.zcard(owners.jobs_key(ada)) == 0
+    assert _backend().client.zcard(job_limit.jobs_key(ada)) == 0
 
 
 async def test_a_process_that_dies_before_it_queued_a_job_leaves_it_for_a_minute(ada: str) -> None:
     for _ in range(3):
-        assert owners.admit(ada, process_task.s({}))
+        assert job_limit.admit(ada, process_task.s({}))
     with pytest.raises(TooManyJobs):
-        owners.admit(ada, process_task.s({}))
+        job_limit.admit(ada, process_task.s({}))
     now = _backend().client.time()[0]
-    scores = [score for _, score in _backend().client.zrange(owners.jobs_key(ada), 0, -1, withscores=True)]
+    scores = [score for _, score in _backend().client.zrange(job_limit.jobs_key(ada), 0, -1, withscores=True)]
     assert all(now < score <= now + 60 for score in scores)
     # A minute later.
-    for member in _backend().client.zrange(owners.jobs_key(ada), 0, -1):
-        _backend().client.zadd(owners.jobs_key(ada), {member: now - 1})
-    assert owners.admit(ada, process_task.s({}))
+    for member in _backend().client.zrange(job_limit.jobs_key(ada), 0, -1):
+        _backend().client.zadd(job_limit.jobs_key(ada), {member: now - 1})
+    assert job_limit.admit(ada, process_task.s({}))
 
 
 async def test_a_job_is_counted_for_a_day_and_its_entry_expires(ada: str) -> None:
     task_id = (await enqueue(process_task.s({}), ada)).id
     now = _backend().client.time()[0]
-    assert _backend().client.zscore(owners.jobs_key(ada), task_id) == pytest.approx(now + owners.COUNTED, abs=5)
-    assert 0 < _backend().client.ttl(owners.jobs_key(ada)) <= owners.COUNTED
+    assert _backend().client.zscore(job_limit.jobs_key(ada), task_id) == pytest.approx(
+        now + job_limit.COUNTED_FOR, abs=5
+    )
+    assert 0 < _backend().client.ttl(job_limit.jobs_key(ada)) <= job_limit.COUNTED_FOR
 
 
 async def test_what_operators_schedule_overtakes_the_jobs_of_users(ada: str) -> None:

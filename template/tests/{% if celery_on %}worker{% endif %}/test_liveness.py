@@ -1,4 +1,4 @@
-"""When a worker says that it lives, and when it does not."""
+"""When a worker sends its liveness heartbeat, and when it counts as stalled."""
 
 from collections import deque
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ from celery.concurrency.solo import TaskPool as SoloPool
 
 from app.core.celery import celery_app
 from app.worker import liveness
+from app.worker.progress import ConsumerProgress
 
 
 class _World:
@@ -31,20 +32,20 @@ class _World:
             ),
         )
         self.channel = SimpleNamespace(_size=lambda _: self.waiting)
-        monkeypatch.setattr("app.worker.liveness.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("app.worker.progress.time.monotonic", lambda: self.now)
         monkeypatch.setattr("celery.worker.state.active_requests", self.active)
         monkeypatch.setattr("celery.worker.state.scheduled_requests", self.scheduled)
         monkeypatch.setattr("celery.worker.state.all_total_count", self.taken)
-        self.progress = liveness.Progress(self.consumer)
+        self.progress = ConsumerProgress(self.consumer, liveness._STALLED_AFTER)
 
     def after_a_minute(self, *, loop: bool = True) -> bool:
         """Return whether the worker is found stalled after a minute of checks."""
         stalled = False
         for _ in range(12):
-            self.now += liveness.EVERY
+            self.now += liveness.INTERVAL
             if loop:
                 self.progress.loop_turned()
-            stalled = self.progress.stalled(self.channel)
+            stalled = self.progress.is_stalled(self.channel)
         return stalled
 
 
@@ -54,35 +55,35 @@ def world(monkeypatch: pytest.MonkeyPatch) -> _World:
     return _World(monkeypatch)
 
 
-def test_an_idle_worker_lives(world: _World) -> None:
+def test_an_idle_worker_is_not_stalled(world: _World) -> None:
     assert not world.after_a_minute()
 
 
-def test_one_that_lets_messages_wait_is_stalled_until_it_takes_one(world: _World) -> None:
+def test_a_worker_that_lets_messages_wait_is_stalled_until_it_consumes_one(world: _World) -> None:
     world.waiting = 1
-    assert not world.progress.stalled(world.channel)
+    assert not world.progress.is_stalled(world.channel)
     assert world.after_a_minute()
     world.taken[0] += 1
-    assert not world.progress.stalled(world.channel)
+    assert not world.progress.is_stalled(world.channel)
 
 
-def test_one_that_may_take_nothing_though_it_holds_nothing_is_stalled(world: _World) -> None:
+def test_a_worker_that_may_consume_nothing_although_it_is_idle_is_stalled(world: _World) -> None:
     world.can_consume = False
     assert world.after_a_minute()
 
 
-def test_a_busy_one_lives(world: _World) -> None:
+def test_a_busy_worker_is_not_stalled(world: _World) -> None:
     world.waiting, world.can_consume = 1, False
     world.active.add("task")
     assert not world.after_a_minute()
 
 
-def test_one_whose_loop_is_stuck_is_stalled_whatever_runs(world: _World) -> None:
+def test_a_worker_whose_event_loop_is_stuck_is_stalled(world: _World) -> None:
     world.active.add("task")
     assert world.after_a_minute(loop=False)
 
 
-def test_a_solo_worker_has_no_loop_while_a_task_runs(world: _World) -> None:
+def test_a_solo_worker_needs_no_event_loop_while_a_task_runs(world: _World) -> None:
     world.consumer.pool = SoloPool.__new__(SoloPool)
     world.active.add("task")
     assert not world.after_a_minute(loop=False)
@@ -90,7 +91,7 @@ def test_a_solo_worker_has_no_loop_while_a_task_runs(world: _World) -> None:
     assert world.after_a_minute(loop=False)
 
 
-def test_one_that_holds_all_countdowns_it_may_or_a_rate_limit_lives(
+def test_a_worker_at_its_limit_of_countdowns_or_rate_is_not_stalled(
     world: _World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.waiting, world.can_consume = 1, False
@@ -108,10 +109,10 @@ async def test_ready_reads_the_heartbeat_in_redis() -> None:
     check: Any = liveness.check("test")
     with pytest.raises(RuntimeError, match="test"):
         await check()
-    liveness.say_through_pool(celery_app, "test", expires=1)
+    liveness.send_heartbeat("test", expires=1)
     await check()
 
 
-def test_a_heartbeat_is_forgotten_in_time() -> None:
+def test_a_heartbeat_expires_in_time() -> None:
     # What GET /ready promises is 30 s; it takes up to 2.5 s itself.
-    assert liveness.EVERY * 2 < liveness.EXPIRES <= 25
+    assert liveness.INTERVAL * 2 < liveness.EXPIRES <= 25

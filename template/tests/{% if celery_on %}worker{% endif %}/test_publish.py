@@ -19,7 +19,7 @@ from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task, summarise
 from app.worker.publish import QueueUnavailable, check_queue, enqueue, in_thread, status_of, wait_for
-from app.worker.records import UNTRACKED
+from app.worker.status import UNTRACKED
 from devtools.servers import free_port
 from tests import ROOT
 
@@ -92,7 +92,7 @@ async def test_every_step_of_a_workflow_is_known_at_once() -> None:
             result = result.parent
 
 
-async def test_a_step_that_ignores_its_result_is_told_apart_when_it_is_queued() -> None:
+async def test_a_step_that_ignores_its_result_is_untracked_when_it_is_queued() -> None:
     result = await enqueue(chain(process_task.si({}), process_task.si({})))
     process_task.apply_async(({},), task_id=result.id, ignore_result=True)
     status = await status_of(result.id)

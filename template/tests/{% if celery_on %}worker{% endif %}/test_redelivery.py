@@ -1,10 +1,9 @@
-"""A task that is handed out again and again is given up; one that asks for another attempt is not lost."""
+"""A task that is redelivered too often fails; one whose retry cannot be queued is requeued."""
 
 import secrets
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,25 +17,14 @@ from redis.exceptions import RedisError
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker import heartbeat, shutdown
-from app.worker.records import excuse_redelivery, read_status
-from app.worker.task import RedeliveryLimitExceeded
-
-
-@dataclass(frozen=True)
-class _Held:
-    """As much of a worker's request as the heartbeat reads."""
-
-    delivery_tag: str
-
-    @property
-    def message(self) -> "_Held":
-        return self
+from app.worker import shutdown
+from app.worker.redelivery import RedeliveryLimitExceeded, excuse_redeliveries
+from app.worker.status import read_status
 
 
 @pytest.fixture
 def redelivered() -> Any:
-    """Make `process_task` believe that its message was handed out before."""
+    """Make `process_task` see its message as redelivered."""
     process_task.push_request(delivery_info={"redelivered": True})
     yield
     process_task.pop_request()
@@ -50,21 +38,21 @@ def test_redeliveries_are_counted_up_to_the_limit(redelivered: None) -> None:
         process_task.before_start(task_id, (), {})
 
 
-def test_a_worker_that_was_told_to_stop_is_no_reason_to_give_up(redelivered: None) -> None:
+def test_a_requeued_task_does_not_count_as_redelivered(redelivered: None) -> None:
     task_id = secrets.token_hex(8)
     for _ in range(celery_settings.max_redeliveries + 2):
-        excuse_redelivery([task_id])
+        excuse_redeliveries([task_id])
         process_task.before_start(task_id, (), {})
 
 
-def test_a_redis_that_hangs_does_not_keep_a_stopping_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_redis_does_not_delay_a_graceful_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     answered, sent = threading.Event(), []
-    monkeypatch.setattr("app.worker.records.excuse_redelivery", lambda _: answered.wait(30))
-    monkeypatch.setattr("app.worker.shutdown._told_to_end", threading.Event())
-    monkeypatch.setattr("app.worker.shutdown._after", lambda *_: None)
+    monkeypatch.setattr("app.worker.redelivery.excuse_redeliveries", lambda _: answered.wait(30))
+    monkeypatch.setattr("app.worker.shutdown._requeued", threading.Event())
+    monkeypatch.setattr("app.worker.shutdown._call_after", lambda *_: None)
     monkeypatch.setattr("os.kill", lambda _, number: sent.append(number))
     start = time.monotonic()
-    shutdown._give_back()
+    shutdown._requeue_running()
     assert time.monotonic() - start < 10
     assert sent == [signal.SIGQUIT]
     answered.set()
@@ -74,30 +62,13 @@ def test_a_redelivery_that_cannot_be_counted_runs(redelivered: None, monkeypatch
     def fail(_: str) -> int:
         raise RedisError("Redis is gone")
 
-    monkeypatch.setattr("app.worker.records.count_redelivery", fail)
+    monkeypatch.setattr("app.worker.redelivery.count_redelivery", fail)
     process_task.before_start("uncounted", (), {})
 
 
 def test_the_first_delivery_is_not_counted() -> None:
     for _ in range(celery_settings.max_redeliveries + 2):
         process_task.before_start("first", (), {})
-
-
-def test_heartbeat_renews_held_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = _Held("held")
-    acknowledged = _Held("acknowledged")
-    monkeypatch.setattr("celery.worker.state.reserved_requests", [held])
-    monkeypatch.setattr("celery.worker.state.active_requests", [])
-    monkeypatch.setattr("celery.worker.state.scheduled_requests", [acknowledged])
-    with celery_app.connection_for_write() as connection:
-        channel: Any = connection.default_channel
-        channel.client.zadd(channel.unacked_index_key, {"held": 1, "other": 1})
-        heartbeat.renew(channel)
-        scores = dict(channel.client.zrange(channel.unacked_index_key, 0, -1, withscores=True))
-        channel.client.delete(channel.unacked_index_key)
-    assert scores.keys() == {b"held", b"other"}, "an acknowledged task must not come back"
-    assert scores[b"held"] > 1
-    assert scores[b"other"] == 1
 
 
 @pytest.fixture
@@ -112,7 +83,9 @@ def retrying() -> Any:
     celery_app.tasks.unregister(task)
 
 
-def test_the_end_of_the_next_attempt_is_not_overwritten(retrying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_does_not_overwrite_the_final_state_of_the_next_attempt(
+    retrying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task_id = secrets.token_hex(8)
     seen = []
 
@@ -130,9 +103,7 @@ def test_the_end_of_the_next_attempt_is_not_overwritten(retrying: Any, monkeypat
     assert status.status == states.FAILURE
 
 
-def test_an_attempt_that_cannot_queue_the_next_goes_back_to_its_queue(
-    retrying: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_attempt_that_cannot_queue_the_next_is_requeued(retrying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OperationalError("Redis is gone")
 

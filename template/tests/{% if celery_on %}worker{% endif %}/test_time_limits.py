@@ -4,7 +4,7 @@ import pytest
 
 from app.core.celery import celery_app
 from app.tasks.process_task import process_task
-from app.worker.time_limits import enforceable, limits
+from app.worker.time_limits import complete_limits, enforceable_limits
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,10 @@ from app.worker.time_limits import enforceable, limits
         (20, 10, (20, 10)),
     ],
 )
-def test_a_limit_alone_brings_the_other(hard: float | None, soft: float | None, expected: tuple[float, float]) -> None:
-    assert limits(hard, soft, 300, 270) == expected
+def test_a_limit_that_is_given_alone_sets_the_other(
+    hard: float | None, soft: float | None, expected: tuple[float, float]
+) -> None:
+    assert complete_limits(hard, soft, 300, 270) == expected
 
 
 @pytest.mark.parametrize(
@@ -27,15 +29,15 @@ def test_a_limit_alone_brings_the_other(hard: float | None, soft: float | None, 
 )
 def test_limits_that_contradict_each_other_are_refused(hard: object, soft: object) -> None:
     with pytest.raises(ValueError, match="must be"):
-        limits(hard, soft, 300, 270)
+        complete_limits(hard, soft, 300, 270)
     with pytest.raises(ValueError, match="must be"):
         process_task.apply_async(({},), time_limit=hard, soft_time_limit=soft)
 
 
-def test_limits_of_any_producers_message_are_enforceable() -> None:
-    assert enforceable(2, 270) == enforceable(2, None) == (2, 0.9 * 2)
-    assert enforceable(300, 270) == (300, 270)
-    assert enforceable(None, 5) == (None, 5)
+def test_limits_of_any_producers_message_are_enforceable_limits() -> None:
+    assert enforceable_limits(2, 270) == enforceable_limits(2, None) == (2, 0.9 * 2)
+    assert enforceable_limits(300, 270) == (300, 270)
+    assert enforceable_limits(None, 5) == (None, 5)
 
 
 def test_a_task_with_one_limit_can_be_called() -> None:

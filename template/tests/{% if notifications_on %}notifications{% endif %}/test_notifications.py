@@ -30,7 +30,8 @@ from app.features.notifications.service import (
 )
 from app.tasks import notification_task
 from app.tasks.notification_task import send_bulk_notifications, send_notification_chunk, send_push_notification
-from app.worker.records import read_status
+from app.worker.broker import results_client
+from app.worker.status import read_status
 from tests.notifications.receiver import Receiver, receiving
 
 SECRET = "x7Gq-2mN_4kPz9-x7Gq-2mN_4kPz9"
@@ -207,7 +208,7 @@ def test_a_claim_of_another_process_is_not_released() -> None:
 def test_a_sent_notification_that_cannot_be_recorded_is_a_success(
     webhook: WebhookSender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = delivery._client()
+    client = results_client()
     calls = []
 
     class Failing:
@@ -217,7 +218,7 @@ def test_a_sent_notification_that_cannot_be_recorded_is_a_success(
                 raise RedisError("unreachable")
             return client.set(*args, **kwargs)
 
-    monkeypatch.setattr(delivery, "_client", Failing)
+    monkeypatch.setattr(delivery, "results_client", Failing)
     assert send_once(HELLO, webhook)
     assert len(calls) == 2
     assert str(_record(HELLO)).startswith("b'claimed:"), "the claim still prevents a second delivery"

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from app.core.audit import Finding, Unmet, failure_of, no_answer, problem
-from app.core.celery import celery_app
 from app.core.config.base import is_local
 from app.core.config.celery import celery_settings
 from app.core.config.redis import redis_settings
 from app.worker import liveness, permissions
+from app.worker.broker import broker_client, results_client
 
 _VARIABLES = {"broker": "CELERY_BROKER_URL", "results": "CELERY_RESULT_BACKEND"}
 
@@ -50,11 +50,9 @@ async def liveness_finding(part: str) -> Finding:
 def _with_client(name: str, use: Callable[[Any], Any]) -> Callable[[], Awaitable[Any]]:
     def call() -> Any:
         if name == "results":
-            backend: Any = celery_app.backend
-            return use(backend.client)
-        pool: Any = celery_app.pool
-        with pool.acquire(block=True, timeout=2) as connection:
-            return use(connection.default_channel.client)
+            return use(results_client())
+        with broker_client() as client:
+            return use(client)
 
     return lambda: asyncio.to_thread(call)
 

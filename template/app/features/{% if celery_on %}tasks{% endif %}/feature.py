@@ -5,8 +5,8 @@ from app.core.features import Feature, Routes
 from app.features.tasks import routes
 from app.features.tasks.audit import broker_findings
 from app.worker import liveness
-from app.worker.owners import TooManyJobs
-from app.worker.publish import QueueUnavailable
+from app.worker.broker import QueueUnavailable
+from app.worker.job_limit import TooManyJobs
 from app.worker.serializer import InvalidArguments
 
 feature = Feature(

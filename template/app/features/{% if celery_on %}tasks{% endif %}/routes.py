@@ -12,7 +12,7 @@ from app.api.owner import TaskReaderDep
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
 from app.worker.publish import enqueue, status_of, wait_for
-from app.worker.records import TaskStatus
+from app.worker.status import TaskStatus
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "Redis is unavailable"}}
 router = APIRouter(tags=["tasks"], responses=_UNAVAILABLE)

@@ -6,7 +6,6 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, select_autoescape
@@ -15,13 +14,14 @@ from app.core.config.application import app_settings
 from app.core.mail_address import ascii_address
 from app.features.email.config import email_settings
 from app.features.email.smtp import MailError, TemporaryMailError, send_message
+from app.worker.typing import TaskOptions
 
 __all__ = ["MAIL_TASK", "EmailService", "MailError", "TemporaryMailError", "deliver", "email_service", "send_email"]
 
-MAIL_TASK: dict[str, Any] = {
+MAIL_TASK: TaskOptions = {
     "queue_name": "high",
     # Mails are private and codes give access to accounts, so Flower must not show them.
-    "hides_arguments": True,
+    "redact_arguments": True,
     # SoftTimeLimitExceeded: a mail server that responds slowly at every step.
     "autoretry_for": (TemporaryMailError, SoftTimeLimitExceeded),
     # Up to half an hour in total: the lifetime of a code, and enough for servers that greylist unknown senders.

@@ -2,13 +2,12 @@
 
 import contextlib
 import secrets
-from typing import Any
 
 import structlog
-from celery import current_app
 from redis.exceptions import RedisError
 
 from app.features.notifications.service import Notification, Sender
+from app.worker.broker import results_client
 
 KEPT = 7 * 86400
 """Seconds that the record of a sent notification is kept."""
@@ -47,7 +46,7 @@ def send_once(notification: Notification, sender: Sender) -> bool:
         TemporaryNotificationError, NotificationError: sending failed; the claim is released, so a retry can start now.
         redis.exceptions.RedisError: the claim could not be stored; nothing was sent.
     """
-    client = _client()
+    client = results_client()
     key = f"notification:{notification.key}"
     claim = f"claimed:{secrets.token_hex(8)}"
     if not client.set(key, claim, nx=True, ex=CLAIMED):
@@ -66,8 +65,3 @@ def send_once(notification: Notification, sender: Sender) -> bool:
         # It was sent; raising would send it again.
         _logger.warning("notification_not_recorded", notification=notification.key, error=repr(error))
     return True
-
-
-def _client() -> Any:
-    backend: Any = current_app.backend
-    return backend.client

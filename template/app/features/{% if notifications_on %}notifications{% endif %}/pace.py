@@ -1,8 +1,6 @@
 """Limit the rate of bulk notifications over all workers. Celery's `rate_limit` applies to each worker separately."""
 
-from typing import Any
-
-from celery import current_app
+from app.worker.broker import results_client
 
 KEY = "notifications:reserved"
 """The end of the reserved time, in milliseconds of Redis's clock."""
@@ -23,5 +21,4 @@ def reserve(seconds: float) -> float:
     Raises:
         redis.exceptions.RedisError: Redis is unreachable.
     """
-    backend: Any = current_app.backend
-    return float(backend.client.eval(_RESERVE, 1, KEY, round(seconds * 1000))) / 1000
+    return float(results_client().eval(_RESERVE, 1, KEY, round(seconds * 1000))) / 1000

@@ -11,7 +11,7 @@ from app.core.config import require_safe_settings
 from app.core.config.celery import celery_settings
 from app.core.config.redis_url import for_redis_py
 from app.features.redbeat.config import redbeat_settings
-from app.worker.beat import HonestScheduler
+from app.worker.beat import HeartbeatScheduler
 
 RESTORE_EVERY = 5.0
 """Seconds between two checks for missing entries."""
@@ -103,5 +103,5 @@ class LockedScheduler(RedBeatScheduler):
         return self._leads
 
 
-class Scheduler(HonestScheduler, LockedScheduler):
+class Scheduler(HeartbeatScheduler, LockedScheduler):
     """redbeat's scheduler with heartbeat and expiry."""

@@ -428,4 +428,4 @@ async def test_each_registration_gets_its_own_code(client: httpx.AsyncClient, mo
 def test_the_tasks_do_not_reveal_what_they_find() -> None:
     for name in ("mail_registration", "mail_verification", "mail_password_reset"):
         task = getattr(account_mail_tasks, name)
-        assert (task.name, task.ignore_result, task.hides_arguments) == (name, True, True)
+        assert (task.name, task.ignore_result, task.redact_arguments) == (name, True, True)

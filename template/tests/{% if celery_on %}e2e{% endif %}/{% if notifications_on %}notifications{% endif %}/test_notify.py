@@ -52,8 +52,8 @@ def reset_receiver(receiver: Receiver) -> Iterator[None]:
 
 
 def test_without_a_webhook_url_the_error_names_the_setting(stack: Stack) -> None:
-    for task, user in ((send_push_notification, 7), (send_bulk_notifications, [7])):
-        state = stack.state(task.delay(user, "Hi", "there").id)
+    for result in (send_push_notification.delay(7, "Hi", "there"), send_bulk_notifications.delay([7], "Hi", "there")):
+        state = stack.state(result.id)
         assert state["status"] == "FAILURE"
         assert state["error"]["type"] == "NotificationError"
         assert state["error"]["message"].startswith("NOTIFICATION_WEBHOOK_URL is not set")

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -55,7 +56,7 @@ async def test_a_report_is_created_and_downloaded_by_its_owner(stack: Stack, ada
         ((1, 2026, "../x"), "is not a valid file name"),
     ],
 )
-async def test_invalid_arguments_fail_with_a_reason(stack: Stack, arguments: tuple[object, ...], reason: str) -> None:
+async def test_invalid_arguments_fail_with_a_reason(stack: Stack, arguments: tuple[Any, ...], reason: str) -> None:
     state = stack.state(generate_monthly_report.delay(*arguments).id)
     assert state["status"] == "FAILURE"
     assert reason in state["error"]["message"]

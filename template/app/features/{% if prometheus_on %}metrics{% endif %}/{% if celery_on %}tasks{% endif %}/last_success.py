@@ -1,13 +1,14 @@
-"""Store when tasks with `tells_last_success` last succeeded, in the broker's database so that it survives restarts."""
+"""Store when tasks with `record_last_success` last succeeded, in the broker's database so that it survives restarts."""
 
 import time
 from typing import Any
 
 import structlog
-from celery import current_app
 from celery.signals import task_success
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
+
+from app.worker.broker import broker_client
 
 _KEY = "tasks:last_success"
 _logger = structlog.get_logger("app.worker")
@@ -28,12 +29,11 @@ def read(client: Any) -> dict[str, float]:
 
 
 def _store(sender: Any, **_: object) -> None:
-    if not getattr(sender, "tells_last_success", False):
+    if not getattr(sender, "record_last_success", False):
         return
-    pool: Any = current_app.pool
     try:
-        with pool.acquire(block=True, timeout=2) as connection:
-            connection.default_channel.client.hset(_KEY, sender.name, time.time())
+        with broker_client() as client:
+            client.hset(_KEY, sender.name, time.time())
     except (LimitExceeded, OperationalError, RedisError, OSError) as error:
         # The task has succeeded; at worst a false alarm follows.
         _logger.warning("last_success_not_kept", task=sender.name, error=repr(error))

@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from app.features.metrics.tasks import last_success
-from app.worker.liveness import EXPIRES, living_workers
+from app.worker.broker import broker_channel
+from app.worker.liveness import EXPIRES, count_workers
 
 _logger = structlog.get_logger(__name__)
 
@@ -43,16 +44,15 @@ def _read() -> list[Metric]:
     length = GaugeMetricFamily("celery_queue_length", "Tasks waiting in the queue.", labels=["queue"])
     succeeded = GaugeMetricFamily(
         "celery_task_last_success_timestamp_seconds",
-        "When a task with `tells_last_success` last succeeded.",
+        "When a task with `record_last_success` last succeeded.",
         labels=["task"],
     )
-    with app.pool.acquire(block=True, timeout=2) as connection:
-        channel = connection.default_channel
+    with broker_channel() as channel:
         for queue in app.amqp.queues:
             # Declaring changes nothing in Redis and returns the length over all priorities.
             length.add_metric([queue], channel.queue_declare(queue).message_count)
         held = channel.client.hlen(channel.unacked_key)
-        workers = living_workers(channel.client)
+        workers = count_workers(channel.client)
         for task, when in last_success.read(channel.client).items():
             succeeded.add_metric([task], when)
     return [

@@ -19,8 +19,9 @@ from app.features.metrics.config import metrics_settings
 from app.features.metrics.exposition import serving
 from app.features.metrics.tasks import last_success
 from app.worker.logs import queue_wait
-from app.worker.state_writes import RequeuedRequest
-from app.worker.task import AppTask, RedeliveryLimitExceeded
+from app.worker.redelivery import RedeliveryLimitExceeded
+from app.worker.request import AppRequest
+from app.worker.task import AppTask
 
 _SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _OUTCOMES = ("succeeded", "failed", "given_up", "retried", "rejected", "ignored", "revoked", "lost")
@@ -40,7 +41,7 @@ _wait = Histogram(
 _server = ExitStack()
 
 
-class MeasuredRequest(RequeuedRequest):
+class MeasuredRequest(AppRequest):
     """Celery's request for one delivery of a task, in the main process."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:

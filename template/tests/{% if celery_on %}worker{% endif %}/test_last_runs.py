@@ -39,7 +39,7 @@ def test_an_entry_of_a_day_runs_although_the_file_is_lost_daily(entries: dict[st
     assert not first.is_due(first.schedule["daily"]).is_due
     first.apply_async(first.schedule["daily"])
     first.close()
-    last_runs.store(celery_app, "daily", datetime.now(UTC) - timedelta(hours=25))
+    last_runs.store("daily", datetime.now(UTC) - timedelta(hours=25))
     second = _scheduler(tmp_path / "second")
     assert second.is_due(second.schedule["daily"]).is_due
     second.apply_async(second.schedule["daily"])
@@ -49,11 +49,11 @@ def test_an_entry_of_a_day_runs_although_the_file_is_lost_daily(entries: dict[st
     third.close()
 
 
-def test_entries_that_are_gone_are_forgotten(entries: dict[str, Any]) -> None:
-    last_runs.store(celery_app, "gone", datetime.now(UTC))
-    last_runs.store(celery_app, "daily", datetime.now(UTC))
-    assert set(last_runs.read(celery_app, entries)) == {"daily"}
-    assert set(last_runs.read(celery_app, ["gone", *entries])) == {"daily"}
+def test_entries_that_are_not_in_the_schedule_any_more_are_deleted(entries: dict[str, Any]) -> None:
+    last_runs.store("gone", datetime.now(UTC))
+    last_runs.store("daily", datetime.now(UTC))
+    assert set(last_runs.read(entries)) == {"daily"}
+    assert set(last_runs.read(["gone", *entries])) == {"daily"}
 
 
 async def test_an_entry_that_cannot_be_queued_is_not_ready(entries: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The only way to the Redis clients of the broker and of the result store, for `def` and for `async def` code."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+from celery import current_app
+from kombu.exceptions import LimitExceeded, OperationalError
+from redis.exceptions import RedisError
+
+from app.core.config.celery import celery_settings
+from app.core.threads import BoundedThreads, ThreadsBusy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OUTAGES = (RedisError, OperationalError, OSError)
+"""What a call raises when Redis is unreachable or refuses it; it may succeed later."""
+
+# While Redis is frozen a thread is occupied until its socket times out, long after its request was answered: further requests
+# then wait for a thread and start none.
+_THREADS = BoundedThreads("queue", 16, max_waiting=10_000, max_wait=celery_settings.publish_timeout)
+
+
+class QueueUnavailable(Exception):
+    """Redis did not answer in time. A task that was being queued may still run."""
+
+
+@contextmanager
+def broker_channel() -> Iterator[Any]:
+    """Give a kombu channel on a connection of the application's pool; `channel.client` is the Redis client.
+
+    Raises:
+        kombu.exceptions.LimitExceeded, kombu.exceptions.OperationalError: no connection within 2 s.
+    """
+    pool: Any = current_app.pool
+    with pool.acquire(block=True, timeout=2) as connection:
+        yield connection.default_channel
+
+
+@contextmanager
+def broker_client() -> Iterator[Any]:
+    """Give the Redis client of the broker's database; raises what `broker_channel` raises."""
+    with broker_channel() as channel:
+        yield channel.client
+
+
+@contextmanager
+def own_channel() -> Iterator[Any]:
+    """Give a kombu channel on a separate connection, for a thread that uses it for long."""
+    with current_app.connection_for_write() as connection:
+        yield connection.default_channel
+
+
+def results_client() -> Any:
+    """Return the Redis client of the result store's database."""
+    backend: Any = current_app.backend
+    return backend.client
+
+
+def result_key(task_id: str) -> bytes:
+    """Return the key under which the result store has a task's state."""
+    backend: Any = current_app.backend
+    return bytes(backend.get_key_for_task(task_id))
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a function that calls Redis in a thread, for at most `CELERY_PUBLISH_TIMEOUT` seconds.
+
+    Raises:
+        QueueUnavailable: Redis refused or did not answer in that time.
+    """
+    try:
+        with anyio.fail_after(celery_settings.publish_timeout):
+            return await _THREADS.run(function, *args, **kwargs)
+    except (TimeoutError, ThreadsBusy, LimitExceeded, OperationalError, RedisError) as error:
+        raise QueueUnavailable("The task queue does not answer; try again later.") from error
+
+
+async def check_queue() -> None:
+    """Return when the broker answers.
+
+    Raises:
+        QueueUnavailable: see `in_thread`.
+    """
+    await in_thread(_ping)
+
+
+def _ping() -> None:
+    with broker_client() as client:
+        client.ping()

@@ -1,0 +1,128 @@
+"""Redelivery: how often a task may be redelivered, when a message is requeued, and which deliveries do not count.
+
+Redis redelivers the task of a dead process or worker (`visibility`). Each such delivery counts, up to a limit. A graceful
+shutdown (`shutdown`) requeues what it cannot finish, which does not count. Messages are requeued too when the end of a task
+cannot be stored (`result_backend`), its retry cannot be queued (`task`) or its task is unknown (`unknown_tasks`).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from billiard.einfo import ExceptionInfo
+from celery.app.trace import TraceInfo, trace_ok_t
+from celery.exceptions import Reject
+from celery.worker.request import Request
+from redis.exceptions import RedisError
+
+from app.core.config.celery import celery_settings
+from app.worker.broker import results_client
+
+_COUNTED_FOR = 86400
+"""Seconds after the last redelivery when the count is forgotten."""
+
+_logger = structlog.get_logger("app.worker")
+
+
+class RedeliveryLimitExceeded(Exception):
+    """The task's process has died too often; the task is not run again."""
+
+
+def check_redelivery_limit(task: Any, task_id: str) -> None:
+    """Count this delivery if it is a redelivery, and return if the task may run.
+
+    Raises:
+        RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
+    """
+    if not (task.request.delivery_info or {}).get("redelivered"):
+        return
+    limit = celery_settings.max_redeliveries
+    try:
+        count = count_redelivery(task_id)
+    except RedisError as error:
+        # Raising would end the task before it ran; a delivery that is not counted only postpones the limit.
+        _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
+        return
+    if count > limit:
+        raise RedeliveryLimitExceeded(
+            f"{task.name} was redelivered {count} times, as its worker died each time; "
+            f"CELERY_MAX_REDELIVERIES={limit} allows no more"
+        )
+
+
+def count_redelivery(task_id: str) -> int:
+    """Count one more redelivery of the task and return how many there were.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return _add_redeliveries([task_id], 1)[0]
+
+
+def excuse_redeliveries(task_ids: Iterable[str]) -> None:
+    """Do not count the next redelivery of each task: the task has not caused it.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    _add_redeliveries(task_ids, -1)
+
+
+def _add_redeliveries(task_ids: Iterable[str], number: int) -> list[int]:
+    with results_client().pipeline() as pipe:
+        for task_id in task_ids:
+            key = f"redelivered:{task_id}"
+            pipe.incrby(key, number)
+            pipe.expire(key, _COUNTED_FOR)
+        return [int(count) for count in pipe.execute()[::2]]
+
+
+class RequeuingRequest(Request):
+    """A request whose message is requeued if the worker's main process cannot store how its task ended."""
+
+    _is_storing = False
+
+    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+        """Store the failure, then acknowledge: Celery acknowledges first."""
+        self._store_or_requeue(super().on_failure, *args, **kwargs)
+
+    def on_timeout(self, *args: Any, **kwargs: Any) -> None:
+        """Store the timeout; see the class."""
+        self._store_or_requeue(super().on_timeout, *args, **kwargs)
+
+    def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
+        self._store_or_requeue(super()._announce_revoked, *args, **kwargs)
+
+    def acknowledge(self) -> None:
+        """Acknowledge the message, or leave that to `_store_or_requeue`."""
+        if self._is_storing:
+            self._acknowledge_later = True
+        else:
+            super().acknowledge()
+
+    def _store_or_requeue(self, handle: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if self._is_storing:
+            handle(*args, **kwargs)
+            return
+        self._is_storing, self._acknowledge_later = True, False
+        try:
+            handle(*args, **kwargs)
+        except Reject as error:
+            self._is_storing = False
+            self.reject(requeue=error.requeue)
+        finally:
+            self._is_storing = False
+        if self._acknowledge_later:
+            self.acknowledge()
+
+
+def return_rejection(tracer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Celery's tracer of a task with a rejection as its outcome: pools other than prefork do not forward exceptions."""
+
+    def trace(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tracer(*args, **kwargs)
+        except Reject as error:
+            return trace_ok_t(ExceptionInfo(internal=True), TraceInfo("REJECTED", error), None, None)
+
+    return trace

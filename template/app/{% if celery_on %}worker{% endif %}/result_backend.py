@@ -1,0 +1,187 @@
+"""How a task's state is written to the result store, also while that refuses writes.
+
+Redis refuses a write by an answer (READONLY during a failover, OOM, NOREPLICAS, MISCONF, NOPERM …) or by a lost connection.
+A final state is written again until it is stored or `CELERY_RESULT_RETRY` seconds are over; then the message is requeued, and
+the task runs again. STARTED and progress are only information: if they are refused, the task continues.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import structlog
+from celery import states
+from celery._state import get_current_task
+from celery.backends.redis import RedisBackend
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.result import ResultSet
+
+from app.core.config.celery import celery_settings
+from app.worker.broker import OUTAGES
+from app.worker.job_limit import jobs_key
+from app.worker.owners import owner_key, owner_of
+from app.worker.workflow_failures import WorkflowFailures
+
+_RETRY_OUTSIDE_TASK = 2.0
+"""Seconds for a write of the worker's main process, whose event loop waits for it; with a frozen Redis, two socket timeouts."""
+
+_MAX_PAUSE = 2.0
+_PAUSE_AFTER_REFUSAL = 5.0
+"""Seconds without another attempt to write information: with a frozen Redis each attempt takes a timeout."""
+
+_logger = structlog.get_logger("app.worker")
+
+
+# A final state never changes. Read and written in one step: two processes may end a task at once.
+# "status" is the first key that Celery and app/worker/records.py write.
+_STORE = """
+local current = redis.call('GET', KEYS[1])
+local state = current and string.match(current, '^{"status": ?"(%u+)"')
+if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
+    return state
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+-- The record of a task that waited for long has expired with its owner, but the message has it.
+local owner = ARGV[3] ~= '' and ARGV[3] or redis.call('GET', KEYS[2])
+if owner then
+    redis.call('SET', KEYS[2], owner, 'EX', ARGV[2])
+    if ARGV[5] ~= '' then
+        redis.call('ZREM', ARGV[4] .. owner, ARGV[5])
+    end
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return false
+"""
+
+
+class RetriedWrites:
+    """Mixed into Celery's Redis backend: writes final states again until they are stored."""
+
+    _information_refused_at = float("-inf")
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        backend: Any = self
+        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
+        value = backend.encode({**meta, "task_id": task_id})
+        expires = backend.failure_expires if state == states.FAILURE else backend.expires
+        owner, ended = owner_of(request) or "", task_id if state in states.READY_STATES else ""
+        keys = [backend.get_key_for_task(task_id), owner_key(task_id)]
+        backend.client.register_script(_STORE)(keys=keys, args=[value, expires, owner, jobs_key(""), ended])
+        return result
+
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        """Store a state as Celery does.
+
+        Raises:
+            celery.exceptions.Reject: the state is final or RETRY, and was refused for as long as it is retried.
+        """
+        backend: Any = self
+        encoded = backend.encode_result(result, state)
+
+        def write() -> None:
+            backend._store_result(task_id, encoded, state, *args, **kwargs)  # noqa: SLF001
+
+        if state in states.READY_STATES or state == states.RETRY:
+            retry_until_stored(write, task_id, state)
+        else:
+            self._write_information(write, task_id, state)
+        return encoded
+
+    def mark_as_done(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        """Store SUCCESS and the part of a chord; see `store_result`."""
+        backend: Any = super()
+        retry_until_stored(lambda: backend.mark_as_done(task_id, *args, **kwargs), task_id, states.SUCCESS)
+
+    def mark_as_failure(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        """Store FAILURE, also of what can no longer run; see `store_result`."""
+        backend: Any = super()
+        retry_until_stored(lambda: backend.mark_as_failure(task_id, *args, **kwargs), task_id, states.FAILURE)
+
+    def mark_as_revoked(self, task_id: str, *args: Any, **kwargs: Any) -> None:
+        """Store REVOKED and the part of a chord; see `store_result`."""
+        backend: Any = super()
+        retry_until_stored(lambda: backend.mark_as_revoked(task_id, *args, **kwargs), task_id, states.REVOKED)
+
+    def _write_information(self, write: Callable[[], None], task_id: str, state: str) -> None:
+        if time.monotonic() - self._information_refused_at < _PAUSE_AFTER_REFUSAL:
+            return
+        try:
+            write()
+        except OUTAGES as error:
+            self._information_refused_at = time.monotonic()
+            _logger.warning("state_not_stored", task_id=task_id, state=state, error=repr(error))
+
+
+class ResultBackend(RetriedWrites, WorkflowFailures, RedisBackend):
+    """Celery's Redis backend, which subscribes to a result only when somebody waits for it, and gets RETRY from the task.
+
+    Celery subscribes at every `.delay()`; a process that only publishes never reads those messages, and with a frozen
+    Redis the subscription blocks far longer than the publishing (https://github.com/celery/celery/issues/6963).
+
+    Celery stores RETRY when the next attempt is already queued: if that one ends first, RETRY would be the final state.
+    `AppTask.retry` stores it before.
+    """
+
+    result_consumer: Any
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing: see the class."""
+
+    def add_pending_result(self, result: Any, weak: bool | None = None, start_drainer: bool = True) -> Any:
+        """Subscribe to a result that is waited for; not for a callback, by which a group follows its members."""
+        if weak is not None and start_drainer:
+            return result
+        return super().add_pending_result(result, weak=bool(weak), start_drainer=start_drainer)
+
+    def iter_native(self, result: Any, **kwargs: Any) -> Any:
+        """Subscribe to the members of a group that is waited for."""
+        self.add_pending_results(list(_members(result)))
+        return super().iter_native(result, **kwargs)
+
+    def mark_as_retry(self, task_id: str, exc: Any, *args: Any, **kwargs: Any) -> Any:
+        """Do nothing: see the class."""
+        return exc
+
+
+def retry_until_stored(write: Callable[[], None], task_id: str, state: str) -> None:
+    """Call `write` until it is not refused.
+
+    Raises:
+        celery.exceptions.Reject: it was refused for `CELERY_RESULT_RETRY` seconds, or 2 outside of a task.
+    """
+    limit = celery_settings.result_retry if get_current_task() else _RETRY_OUTSIDE_TASK
+    deadline = time.monotonic() + limit
+    pause = 0.05
+    is_logged = False
+    while True:
+        try:
+            try:
+                write()
+            except OUTAGES as error:
+                refusal = error
+            else:
+                return
+            if time.monotonic() + pause > deadline:
+                break
+            if not is_logged:
+                is_logged = True
+                _logger.warning("result_store_refuses", task_id=task_id, state=state, error=repr(refusal))
+            threading.Event().wait(pause)
+        except SoftTimeLimitExceeded as error:
+            # The work is done: the hard limit would report it as failed.
+            refusal = error
+            break
+        pause = min(2 * pause, _MAX_PAUSE)
+    _logger.error("result_not_stored", task_id=task_id, state=state, error=repr(refusal), action="requeued")
+    raise Reject(f"{state} could not be stored: {refusal!r}", requeue=True) from refusal
+
+
+def _members(result: Any) -> Iterator[Any]:
+    if isinstance(result, ResultSet):
+        for member in result.results:
+            yield from _members(member)
+    else:
+        yield result
