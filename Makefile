@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix chaos fuzz bench release clean
+.PHONY: help setup demo test check matrix chaos fuzz bench pins release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,9 @@ fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own
 
 bench: $(STAMP) ## the CPU time of an update beside plain Copier's
 	@$(VENV)/bin/python benchmarks/update.py
+
+pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
+	@$(VENV)/bin/python scripts/pins.py $(ARGS)
 
 release: $(STAMP) ## write tests/releases/vX.Y.Z.tar.gz for the version on top of CHANGELOG.md
 	@$(VENV)/bin/python scripts/release.py

@@ -30,12 +30,17 @@ import hashlib  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
 from typing import Any  # noqa: E402
 
 import copier  # noqa: E402
 import pytest  # noqa: E402
+import questionary  # noqa: E402
 import yaml  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from prompt_toolkit.application import create_app_session  # noqa: E402
+from prompt_toolkit.input import create_pipe_input  # noqa: E402
+from prompt_toolkit.output import DummyOutput  # noqa: E402
 
 from forge_template import ROOT, clone_working_tree  # noqa: E402
 
@@ -56,8 +61,10 @@ def questions() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def asked(questions: dict[str, dict[str, Any]]) -> set[str]:
-    """The names of the questions whose answer a person gives or that are recorded: all but the computed ones."""
-    return {name for name, question in questions.items() if question.get("when") is not False}
+    """The names of the questions whose answers are recorded: all but the computed ones and the last, which confirms."""
+    return {
+        name for name, question in questions.items() if question.get("when") is not False and not question.get("secret")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +133,32 @@ class Renderer:
 def render(template: Path, asked: set[str], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     """`render(answers)` gives the folder of a project, `render.anew(answers)` one of its own."""
     return Renderer(template, asked, shared, tmp_path_factory.mktemp("rendered"))
+
+
+@dataclass
+class Keyboard:
+    """Answers each question of Copier with `keys[name]` and Enter, and keeps in `shown` what the terminal shows."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+
+    def answer(self, structures: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+        """Take the place of the function that Copier calls for a question."""
+        (structure,) = structures
+        # Copier passes computed values too, which questionary then skips.
+        if structure["when"]({}):
+            self.shown[structure["name"]] = f"{structure['qmark']} {structure['message'].rstrip()}"
+        with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+            pipe.send_text(self.keys.get(structure["name"], "") + "\r")
+            return questionary.unsafe_prompt(structures, **options)
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Keyboard:
+    """The keyboard of the person who runs Copier in this process."""
+    pressed = Keyboard()
+    monkeypatch.setattr("copier._main.unsafe_prompt", pressed.answer)
+    return pressed
 
 
 @pytest.fixture

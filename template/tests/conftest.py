@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from devtools.servers import Servers, embedded_servers
 
@@ -140,11 +141,16 @@ def clean_state() -> Iterator[None]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the application, which runs during the test."""
+def app() -> FastAPI:
+    """Return a new application; `app.dependency_overrides` replaces dependencies."""
     from app.main import create_app
 
-    app = create_app()
+    return create_app()
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of the application, which runs during the test."""
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session,

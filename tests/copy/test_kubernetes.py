@@ -269,7 +269,7 @@ def test_secrets_stay_out_of_git(render: Renderer) -> None:
 
 
 def test_sqlite_is_refused(render: Renderer) -> None:
-    with pytest.raises(ValueError, match="SQLite is a file of one machine"):
+    with pytest.raises(ValueError, match=r"use_kubernetes.* SQLite is a file on one host"):
         render({"database": "sqlite", "use_docker": True, "use_kubernetes": True})
 
 

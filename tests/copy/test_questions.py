@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import copier
 import pytest
 import yaml
+from copier.errors import UserMessageError
+from prompt_toolkit.utils import get_cwidth
 
 from forge_template import ROOT
-from tests.conftest import Renderer
+from tests.conftest import Keyboard, Renderer
 from tests.copy.sound import files
+
+# Copier shows this before each question.
+PREFIX = "🎤 "
+# A terminal has 80 columns; this leaves room for one that is slightly narrower.
+COLUMNS = 76
+MOST_QUESTIONS = 9
+CONFIRMATION = "write_project"
 
 # Copier 9.19 ignores what it does not know, so that a misspelt key does nothing.
 SETTINGS = {
@@ -128,15 +138,105 @@ def test_every_question_explains_itself(questions: dict[str, dict[str, Any]], as
     for name in asked:
         question = questions[name]
         assert "default" in question, name
-        if question.get("ask") is not False:
-            text = str(question.get("help", "")).strip()
-            assert "?" in text, name
-            # A terminal of 80 columns shows them without scrolling.
-            assert len(textwrap.wrap(text, 76)) <= 2, name
-            choices = question.get("choices", [])
-            assert all(len(str(choice)) <= 70 for choice in choices), name
-        if question["type"] == "str" and "choices" not in question and question.get("ask") is not False:
+        assert str(question.get("help", "")).count("?") == 1, name
+        if question["type"] == "str" and "choices" not in question and name != "copyright_year":
             assert "validator" in question, name
+
+
+def test_a_terminal_shows_each_help_text_in_two_lines(questions: dict[str, dict[str, Any]], asked: set[str]) -> None:
+    for name in asked:
+        lines = f"{PREFIX}{questions[name]['help']}".splitlines()
+        assert len(lines) <= 2, name
+        assert [line for line in lines if get_cwidth(line) > COLUMNS] == [], name
+        choices = [f" » ● {choice}" for choice in questions[name].get("choices", [])]
+        assert [choice for choice in choices if get_cwidth(choice) > COLUMNS] == [], name
+
+
+Copy = Callable[..., None]
+
+
+@pytest.fixture
+def copy(template: Path) -> Copy:
+    """`copy(target, **data)` runs Copier without `defaults`, so that it asks."""
+
+    def run(target: Path, **data: Any) -> None:
+        copier.run_copy(str(template), target, data=data, vcs_ref="HEAD", unsafe=True, quiet=True)
+
+    return run
+
+
+@pytest.mark.parametrize("profile", ["minimal", "standard", "production"])
+def test_enter_answers_at_most_nine_questions(
+    copy: Copy, keyboard: Keyboard, render: Renderer, tmp_path: Path, profile: str
+) -> None:
+    up, down = "\x1b[A", "\x1b[B"
+    keyboard.keys["profile"] = {"minimal": up, "standard": "", "production": down}[profile]
+    copy(tmp_path / "project")
+    assert list(keyboard.shown)[:3] == ["project_name", "project_slug", "profile"]
+    assert list(keyboard.shown)[-1] == CONFIRMATION
+    assert len(keyboard.shown) <= MOST_QUESTIONS
+    answers, expected = (
+        yaml.safe_load((folder / ".copier-answers.yml").read_text(encoding="utf-8"))
+        for folder in (tmp_path / "project", render({"profile": profile}))
+    )
+    assert answers == expected
+    assert answers["profile"] == profile
+
+
+def test_the_summary_shows_every_option_before_anything_is_written(
+    copy: Copy, keyboard: Keyboard, asked: set[str], tmp_path: Path
+) -> None:
+    long = {"description": "word " * 39 + "word", "author_name": "A " * 49 + "A"}
+    copy(tmp_path / "project", profile="production", **long)
+    summary = keyboard.shown[CONFIRMATION]
+    lines = summary.splitlines()
+    assert [line for line in lines if get_cwidth(line) > COLUMNS] == []
+    # All of it is visible in a terminal of 24 lines.
+    assert len(lines) < 24
+    answers = yaml.safe_load((tmp_path / "project" / ".copier-answers.yml").read_text(encoding="utf-8"))
+    text = " ".join(summary.split())
+    for name in asked:
+        value = f"[{', '.join(answers[name])}]" if isinstance(answers[name], list) else str(answers[name])
+        assert f"{name}={value.lower() if isinstance(answers[name], bool) else value}" in text
+    assert "--data NAME=VALUE" in text
+
+
+def test_no_at_the_summary_writes_nothing(copy: Copy, keyboard: Keyboard, tmp_path: Path) -> None:
+    keyboard.keys[CONFIRMATION] = "n"
+    with pytest.raises(UserMessageError, match=r"Nothing was written\. .*--data NAME=VALUE"):
+        copy(tmp_path / "project")
+    assert not (tmp_path / "project").exists()
+
+
+def test_a_question_that_is_not_asked_takes_data(render: Renderer, questions: dict[str, dict[str, Any]]) -> None:
+    for name, question in questions.items():
+        if question.get("ask") is False:
+            value, context = EFFECTS[name]
+            project = render({**context, name: value})
+            answers = yaml.safe_load((project / ".copier-answers.yml").read_text(encoding="utf-8"))
+            assert answers[name] == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"project_name": " "}, "project_name.* ' ' is empty; enter"),
+        ({"project_name": "x" * 61}, "project_name.* 'x{39}…' has 61 characters; use at most 60"),
+        ({"project_name": "My App "}, "project_name.* 'My App ' starts or ends with a space; remove it"),
+        ({"project_name": 'A "b"', "project_slug": "a"}, "project_name.* 'A \"b\"' contains '\"', .*; remove it"),
+        ({"project_slug": "A B"}, "project_slug.* 'A B' is not .* use .* for example 'a-b'"),
+        ({"project_slug": "x" * 51}, "project_slug.* 'x{39}…' has 51 characters; use at most 50"),
+        ({"author_email": "me"}, "author_email.* 'me' is not .*; use for example hello@example.com"),
+        ({"timezone": "berlin"}, "timezone.* 'berlin' is not .*; use for example UTC or Europe/Berlin"),
+        ({"auth": "complete", "use_celery": False}, "auth.* 'complete' .* use_celery is false; use 'basic', or set"),
+        ({"use_kubernetes": True, "database": "sqlite"}, "use_kubernetes.* true needs .*; use database=postgresql or"),
+    ],
+)
+def test_an_error_names_the_question_the_value_the_rule_and_the_fix(
+    render: Renderer, answer: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(answer)
 
 
 def test_answers_are_recorded_though_not_asked(render: Renderer, asked: set[str]) -> None:

@@ -52,7 +52,7 @@ def test_files_in_a_bucket(render: Renderer, scratch: Path, endpoint: str) -> No
         "STORAGE_ACCESS_KEY_ID": "forge",
         "STORAGE_SECRET_ACCESS_KEY": "a-secret-for-tests",
     }
-    command = ["uv", "run", "pytest", "tests/test_storage.py", "tests/test_files.py", "tests/test_csv.py"]
+    command = ["uv", "run", "pytest", "tests/storage", "tests/files", "tests/csv"]
     passed = re.search(r"\b(\d+) passed", run(command, project, environment, timeout=TEST_LIMIT))
     assert passed
     assert int(passed[1]) >= 80

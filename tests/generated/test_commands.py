@@ -25,11 +25,11 @@ COMMAND_LIMIT = 120.0
 PROGRAMS = r"(make|uv|uvx|docker|curl|git|copier|alembic|celery|python|ssh)"
 # What is run elsewhere, or not by a person at this place, and where.
 ELSEWHERE = {
-    r"make (dev|test|test-all|check|check test)": "tests/generated/test_life.py",
+    r"make (dev|test|test-all|check|check test)|make revision m=.add orders.|make test ARGS=.tests/orders.": "tests/generated/test_life.py",
     r"make test ARGS=.*|uv run pytest.*": "the project's own tests",
     r"make update.*|uv run --no-project python -m devtools.update|copier (update|recopy).*": "tests/update",
-    r"make (migrate|revision.*)|uv run python -m devtools.(revision|dev).*": "the project's tests/test_migrations.py, test_devtools.py",
-    r"make secrets.*|uv run python -m devtools.secrets": "the project's tests/test_devtools.py",
+    r"make (migrate|revision.*)|uv run python -m devtools.(revision|dev).*": "the project's tests/core/test_migrations.py, test_devtools.py",
+    r"make secrets.*|uv run python -m devtools.secrets": "the project's tests/core/test_devtools.py",
     r"git (pull|add|reset --hard && git clean -fd)": "tests/update",
     r"uv run": "a name, no command",
     r"DATABASE_URL=… .* restore NAME": "the project's tests/e2e/test_backup_task.py",

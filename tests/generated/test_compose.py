@@ -178,8 +178,8 @@ def test_workers_are_scaled(stack: Stack) -> None:
 
 
 def test_the_worker_makes_a_backup(stack: Stack) -> None:
-    stack.inside("celery_worker", "python", "-m", "app.backup", "create")
-    assert "my_app" in stack.inside("celery_worker_long", "python", "-m", "app.backup", "list")
+    stack.inside("celery_worker", "python", "-m", "app.features.backup", "create")
+    assert "my_app" in stack.inside("celery_worker_long", "python", "-m", "app.features.backup", "list")
 
 
 def test_a_worker_that_is_starting_stops_when_it_is_told_to(stack: Stack) -> None:
@@ -199,7 +199,7 @@ def test_data_outlives_the_containers(stack: Stack) -> None:
     assert stack.containers() == []
     stack.compose("up", "--detach", "--wait")
     assert state(stack, task) == "SUCCESS"
-    assert "my_app" in stack.inside("celery_worker", "python", "-m", "app.backup", "list")
+    assert "my_app" in stack.inside("celery_worker", "python", "-m", "app.features.backup", "list")
     processed(stack)
 
 
@@ -268,7 +268,7 @@ def test_other_projects_start(
             processed(stack)
         becomes_ready(stack)
         if answers.get("profile") == "production":
-            stack.inside("celery_worker", "python", "-m", "app.backup", "create")
+            stack.inside("celery_worker", "python", "-m", "app.features.backup", "create")
 
 
 def test_development_reloads_and_catches_mails(engine: dict[str, str], render: Renderer, tmp_path: Path) -> None:

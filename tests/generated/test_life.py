@@ -20,9 +20,10 @@ from tests.generated.life import (
     install,
     own_tests,
 )
+from tests.generated.page import follow_features_page
 
 # Its processes started: everything that `make dev` starts, and a task that a route waits for on a real worker.
-STARTED = "tests/test_devtools.py tests/e2e/test_tasks.py -k 'make_dev or process_returns'"
+STARTED = "tests/core/test_devtools.py tests/e2e/test_tasks.py -k 'make_dev or process_returns'"
 
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # The longest first, so that it does not end alone.
@@ -39,10 +40,14 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def test_a_projects_whole_life(render: Renderer, scratch: Path) -> None:
-    """Copied, installed, checked, tested and started; tests/update/test_make_update.py updates one as a user does."""
+    """Copied, installed, given a feature by docs/features.md, checked, tested and started.
+
+    tests/update/test_make_update.py updates one as a user does.
+    """
     python = find_python("3.11") or sys.executable
     folder = render.anew({}, scratch / "project")
     install(folder, python)
+    follow_features_page(folder, python)
     check(folder, python)
     own_tests(folder, python)
     output = run(["make", "test-all", f"ARGS={STARTED}"], folder, {"UV_PYTHON": python}, timeout=300)
@@ -61,6 +66,7 @@ def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant
         pytest.skip(f"no Python {version} on this machine")
     folder = render.anew(answers, scratch / "project")
     install(folder, python)
+    follow_features_page(folder, python)
     check(folder, python)
     own_tests(folder, python, target)
 

@@ -38,7 +38,7 @@ def test_pasted_snippets_run_on_a_real_worker(project: Path) -> None:
 
 def test_wiring_names_the_tasks_that_do_not_exist(project: Path) -> None:
     """The page's schedule names two tasks that nobody wrote: the project's own test must say so."""
-    arguments = ["uv", "run", "--no-sync", "pytest", "tests/test_wiring.py"]
+    arguments = ["uv", "run", "--no-sync", "pytest", "tests/worker/test_wiring.py"]
     run(arguments, project, timeout=180)
     application = project / "app" / "core" / "celery.py"
     pasted = (SNIPPETS / "beat_schedule.py.txt").read_text(encoding="utf-8")

@@ -140,7 +140,7 @@ REGISTER = """
 import asyncio, sys
 from pydantic import SecretStr
 from app.core.database import session_scope
-from app.services.accounts import create_user
+from app.features.accounts.service import create_user
 
 async def register() -> None:
     async with session_scope() as db:

@@ -65,7 +65,7 @@ def update_options(project_repo: Person) -> Callable[..., str]:
     ("option", "words"),
     [
         ("--data=database=oracle", "--data database: 'oracle' is not in ['postgresql', 'mysql', 'sqlite']"),
-        ("--data=project_slug=A B", "--data project_slug: Use lower-case letters"),
+        ("--data=project_slug=A B", "--data project_slug: 'A B' is not a short name; use lower-case letters"),
         ("--vcs-ref=nonsense", "has no nonsense"),
     ],
 )

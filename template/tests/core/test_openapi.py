@@ -164,7 +164,9 @@ async def test_what_answers_503_without_redis_and_storage_is_documented(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _log_in(app)
-    documented = {(method, path) for method, path, operation in _operations(app) if "503" in operation["responses"]}
+    # A feature of this project may need a body that is not known here.
+    known = [each for each in _operations(app) if "requestBody" not in each[2] or each[1] in BODIES or "{" in each[1]]
+    documented = {(method, path) for method, path, operation in known if "503" in operation["responses"]}
     # Only what the application has loaded: features differ from project to project.
     if threads := sys.modules.get("app.core.threads"):
         # What talks to the queue does it in a thread, and so does what hashes passwords.
@@ -180,7 +182,7 @@ async def test_what_answers_503_without_redis_and_storage_is_documented(
     monkeypatch.setitem(health.checks, "database", _raising(ConnectionError("away")))
     answered = set()
     async with _client(app) as client:
-        for method, path, _ in _operations(app):
+        for method, path, _ in known:
             body = {"json": BODIES[path]} if path in BODIES else {}
             answer = await client.request(method, path.replace("{", "").replace("}", ""), **body)
             if answer.status_code == 503:

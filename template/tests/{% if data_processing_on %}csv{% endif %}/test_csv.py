@@ -402,7 +402,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of an owner."""
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: "ada"
+    app.dependency_overrides[owner.current_owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session:
         yield session
 

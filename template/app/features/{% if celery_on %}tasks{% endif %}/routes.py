@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from app.api.owner import TaskReader
+from app.api.owner import TaskReaderDep
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
 from app.worker.publish import enqueue, status_of, wait_for
@@ -42,7 +42,7 @@ class ProcessResponse(BaseModel):
     "/task/{task_id}", responses={404: {"description": "The task is unknown, has expired, or belongs to another user"}}
 )
 async def task_status(
-    task_id: Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$")], reader: TaskReader
+    task_id: Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$")], reader: TaskReaderDep
 ) -> TaskStatusResponse:
     """Return the state of a task. With accounts, only its owner may read it."""
     status = await status_of(task_id)

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.content_too_large import content_length
 from app.api.errors import invalid
-from app.api.owner import Owner
+from app.api.owner import OwnerDep
 from app.features.files.quota import space_for
 from app.features.storage.service import FILES, InvalidFileName, checked, store
 
@@ -41,7 +41,7 @@ class StoredFile(BaseModel):
     size: int
 
 
-def stored_path(owner: Owner, name: Annotated[str, Path(max_length=127)]) -> str:
+def stored_path(owner: OwnerDep, name: Annotated[str, Path(max_length=127)]) -> str:
     """Return the storage path of the owner's file with this name; raise 422 if the name is invalid."""
     return path_of(owner, name, ("path", "name"))
 
@@ -58,7 +58,7 @@ StoredPath = Annotated[str, Depends(stored_path)]
 
 
 @router.get("/files")
-async def list_files(owner: Owner) -> list[StoredFile]:
+async def list_files(owner: OwnerDep) -> list[StoredFile]:
     """Return up to 1,000 of the owner's files, sorted by name."""
     found: list[StoredFile] = []
     async for chunk in obstore.list(store(), f"{FILES}/{owner}", chunk_size=1000):
@@ -82,7 +82,7 @@ async def list_files(owner: Owner) -> list[StoredFile]:
         }
     },
 )
-async def upload(path: StoredPath, owner: Owner, request: Request) -> StoredFile:
+async def upload(path: StoredPath, owner: OwnerDep, request: Request) -> StoredFile:
     """Store the request's body as a file; it replaces a file with the same name. The body is streamed."""
     try:
         with _upload_slot():

@@ -1,0 +1,171 @@
+"""`make pins` writes the newest versions within the bounds, and a project gets those of its own packages only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pins
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import Renderer
+
+TEMPLATE = """\
+[project]
+name = "{{ project_slug }}"
+{%- if license == 'mit' %}
+license = "MIT"
+{%- elif license == 'apache-2.0' %}
+license = "Apache-2.0"
+{%- endif %}
+dependencies = [
+  "web>=1,<2",
+{%- if celery_on %}
+  "jobs>=5,<6",
+{%- endif %}
+{%- if accounts_on or email_on %}
+  "names>=1,<2",
+{%- endif %}
+]
+
+[tool.uv]
+package = false
+"""
+OWN = """\
+[project]
+name = "forge"
+dependencies = []
+
+[dependency-groups]
+dev = [
+    # A reason.
+    "web>=1,<3",
+]
+
+[tool.uv]
+constraint-dependencies = [
+    "web==1.0",
+]
+
+[tool.other]
+"""
+
+AddRelease = Callable[..., None]
+
+
+@pytest.fixture
+def add_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddRelease:
+    """`add_release(name, version, *requires)` adds a package to the only index that uv reads."""
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+
+    def add(name: str, version: str, *requires: str) -> None:
+        folder = f"{name}-{version}.dist-info"
+        metadata = [
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
+            *map("Requires-Dist: {}".format, requires),
+        ]
+        with zipfile.ZipFile(index / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{folder}/METADATA", "\n".join(metadata))
+            wheel.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{folder}/RECORD", "")
+
+    return add
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The repository in which `make pins` runs: what it reads and writes."""
+    (tmp_path / "forge" / "template").mkdir(parents=True)
+    (tmp_path / "forge" / "template" / "pyproject.toml.jinja").write_text(TEMPLATE, encoding="utf-8")
+    (tmp_path / "forge" / "pyproject.toml").write_text(OWN, encoding="utf-8")
+    (tmp_path / "forge" / "pins.toml.jinja").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "forge")
+    return tmp_path / "forge"
+
+
+def test_pins_are_the_newest_within_the_bounds_below_the_answers_that_need_them(
+    add_release: AddRelease, repository: Path
+) -> None:
+    for version in ("1.0", "1.9", "2.1", "3.0"):
+        add_release("web", version, "shared")
+    add_release("shared", "4.0")
+    add_release("jobs", "5.7", "transport", "shared", "colours ; sys_platform == 'win32'")
+    add_release("transport", "2.0", "names")
+    add_release("colours", "0.4")
+    add_release("names", "1.1")
+    changes = pins.refresh(repository)
+    assert (repository / "pins.toml.jinja").read_text(encoding="utf-8").removeprefix(pins.HEADER) == (
+        """
+  "shared==4.0",
+  "web==1.9",
+{%- if accounts_on or celery_on or email_on %}
+  "names==1.1",
+{%- endif %}
+{%- if celery_on %}
+  "colours==0.4 ; sys_platform == 'win32'",
+  "jobs==5.7",
+  "transport==2.0",
+{%- endif %}
+"""
+    )
+    expected = OWN.replace('    "web==1.0",', '    "shared==4.0",\n    "web==2.1",')
+    assert (repository / "pyproject.toml").read_text(encoding="utf-8") == expected
+    assert {"- web==1.0", "+ web==2.1", "+ jobs==5.7"} <= set(changes)
+    assert pins.refresh(repository) == []
+
+
+def test_bounds_that_allow_no_set_of_versions_change_nothing(
+    add_release: AddRelease, repository: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add_release("web", "1.0")
+    add_release("names", "1.0")
+    add_release("jobs", "5.0", "web>=2")
+    with pytest.raises(SystemExit, match="Nothing was written"):
+        pins.refresh(repository)
+    assert "jobs" in capfd.readouterr().err
+    assert (repository / "pyproject.toml").read_text(encoding="utf-8") == OWN
+
+
+def test_a_condition_that_cannot_be_copied_is_refused() -> None:
+    with pytest.raises(SystemExit, match="elif b"):
+        list(pins.requirements('\ndependencies = [\n{%- if a %}\n  "x>=1",\n{%- elif b %}\n  "y>=1",\n{%- endif %}\n]'))
+
+
+@pytest.mark.parametrize(
+    ("profile", "database"), list(product(["minimal", "standard", "production"], ["postgresql", "mysql", "sqlite"]))
+)
+def test_each_requirement_of_a_project_has_a_pin_within_its_bounds(
+    render: Renderer, profile: str, database: str
+) -> None:
+    project = tomllib.loads((render({"profile": profile, "database": database}) / "pyproject.toml").read_text("utf-8"))
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in map(Requirement, project["tool"]["uv"]["constraint-dependencies"])
+    }
+    for required in map(Requirement, [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]):
+        assert required.specifier.contains(pinned[canonicalize_name(required.name)]), required
+
+
+def test_the_command_ends_with_the_result_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(sys, "argv", ["pins.py"])
+    monkeypatch.setattr("pins.refresh", lambda root: ["+ web==2.1"])
+    monkeypatch.setattr("subprocess.run", run)
+    with pytest.raises(SystemExit) as ended:
+        pins.main()
+    assert (ended.value.code, ran) == (3, [["make", "check", "test"]])
