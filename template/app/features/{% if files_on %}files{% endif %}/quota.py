@@ -92,6 +92,4 @@ def _no_space() -> HTTPException:
     return HTTPException(413, f"Your files exceed the quota of {limit} bytes; delete some files first.")
 
 
-__getattr__ = moved_attributes(
-    "app.features.files.quota", {"JOB_ANSWERS": "app.features.files.quota.JOB_RESPONSES"}
-)
+__getattr__ = moved_attributes("app.features.files.quota", {"JOB_ANSWERS": "app.features.files.quota.JOB_RESPONSES"})
