@@ -1,6 +1,6 @@
-"""Modules of releases before 0.5.0: importing one still works for one more release, and warns.
+"""Deprecated module names of releases before 0.5.0. Importing one works for one more minor release and warns.
 
-A type checker finds only the new names: an update's report lists the lines to change.
+A type checker knows only the new names. The report of an update lists the lines to change.
 """
 
 import importlib
@@ -84,7 +84,7 @@ class _Alias(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        # It ran under its new name, which the import of the old one has overwritten.
+        # The module has run under its new name; importing the old name has overwritten its spec.
         module.__spec__ = self._spec
 
 
@@ -101,13 +101,13 @@ class _MovedModules(MetaPathFinder):
         try:
             module = importlib.import_module(MOVED[fullname])
         except ModuleNotFoundError:
-            # A feature that this project does not have.
+            # This project does not have the feature.
             return None
         warnings.warn(f"{fullname} is now {MOVED[fullname]}", DeprecationWarning, stacklevel=2)
         return ModuleSpec(fullname, _Alias(module))
 
 
 def install() -> None:
-    """Find moved modules where Python finds none of that name."""
+    """Let imports fall back to the moved modules if Python finds no module with the name."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())
