@@ -149,7 +149,7 @@ def test_nothing_happens_behind_the_copy() -> None:
 
 
 def test_standard_profile_is_small(render: Renderer) -> None:
-    assert len(files(render({}))) <= 245
+    assert len(files(render({}))) <= 255
 
 
 @pytest.mark.parametrize("answers", combinations(2), ids=name)

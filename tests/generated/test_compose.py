@@ -61,7 +61,7 @@ def processed(stack: Stack) -> str:
 
 def state(stack: Stack, task: str) -> str:
     """Return the state of a task."""
-    code = f"import app.core.celery; from app.worker.records import read_status; print(read_status({task!r}).status)"
+    code = f"import app.core.celery; from app.worker.status import read_status; print(read_status({task!r}).status)"
     return stack.inside("celery_worker", "python", "-c", code).splitlines()[-1].strip()
 
 
