@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 def _client_of(name: str) -> httpx.AsyncClient:
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: name
+    app.dependency_overrides[owner.current_owner] = lambda: name
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -156,7 +156,7 @@ async def test_an_interrupted_upload_does_not_change_the_existing_file(clients: 
     ada, _ = clients
     await ada.put("/files/a.csv", content=b"old")
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: "ada"
+    app.dependency_overrides[owner.current_owner] = lambda: "ada"
     messages: list[Any] = [
         {"type": "http.request", "body": b"new" * 3_000_000, "more_body": True},
         {"type": "http.disconnect"},

@@ -236,7 +236,7 @@ def test_a_large_or_missing_file_is_rejected_before_reading(files: None, monkeyp
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of an owner."""
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: "ada"
+    app.dependency_overrides[owner.current_owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as session:
         yield session
 

@@ -206,6 +206,6 @@ def test_characters_missing_in_the_font_are_replaced() -> None:
 )
 async def test_the_api_rejects_an_invalid_month(body: dict[str, int]) -> None:
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: "ada"
+    app.dependency_overrides[owner.current_owner] = lambda: "ada"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.post("/reports", json=body)).status_code == 422

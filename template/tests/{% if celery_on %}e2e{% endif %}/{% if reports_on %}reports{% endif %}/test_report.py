@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 def _client_of(name: str) -> httpx.AsyncClient:
     app = create_app()
-    app.dependency_overrides[owner._owner] = lambda: name
+    app.dependency_overrides[owner.current_owner] = lambda: name
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
