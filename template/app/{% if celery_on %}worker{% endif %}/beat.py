@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.beat import SchedulingError
 from celery.utils.log import get_logger
@@ -76,4 +76,5 @@ class HeartbeatScheduler:
             _logger.warning("beat's heartbeat failed: %r", error)
 
 
-__getattr__ = moved_attributes(__name__, {"HonestScheduler": f"{__name__}.HeartbeatScheduler"})
+if not TYPE_CHECKING:
+    __getattr__ = moved_attributes(__name__, {"HonestScheduler": f"{__name__}.HeartbeatScheduler"})

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
@@ -61,11 +61,12 @@ class HeartbeatThread(bootsteps.StartStopStep):
                 stopped.wait(self.interval)
 
 
-__getattr__ = moved_attributes(
-    __name__,
-    {
-        "Beating": f"{__name__}.HeartbeatThread",
-        "HeldTasks": "app.worker.visibility.VisibilityRenewal",
-        "renew": "app.worker.visibility.renew",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__ = moved_attributes(
+        __name__,
+        {
+            "Beating": f"{__name__}.HeartbeatThread",
+            "HeldTasks": "app.worker.visibility.VisibilityRenewal",
+            "renew": "app.worker.visibility.renew",
+        },
+    )

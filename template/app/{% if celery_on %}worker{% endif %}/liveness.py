@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.core.config.celery import celery_settings
 from app.core.moved import moved_attributes
@@ -109,13 +109,14 @@ def _key(part: str) -> str:
     return f"alive:{part}"
 
 
-__getattr__ = moved_attributes(
-    __name__,
-    {
-        "EVERY": f"{__name__}.INTERVAL",
-        "Heartbeat": f"{__name__}.LivenessHeartbeat",
-        "Progress": "app.worker.progress.ConsumerProgress",
-        "living_workers": f"{__name__}.count_workers",
-        "touch": f"{__name__}.touch_probe_file",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__ = moved_attributes(
+        __name__,
+        {
+            "EVERY": f"{__name__}.INTERVAL",
+            "Heartbeat": f"{__name__}.LivenessHeartbeat",
+            "Progress": "app.worker.progress.ConsumerProgress",
+            "living_workers": f"{__name__}.count_workers",
+            "touch": f"{__name__}.touch_probe_file",
+        },
+    )

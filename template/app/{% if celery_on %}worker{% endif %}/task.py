@@ -5,7 +5,7 @@ import inspect
 import logging
 import warnings
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
@@ -167,4 +167,7 @@ def _annotated(task: Any, name: str, app: Any) -> Any:
     return value if value != app.conf[f"task_{name}"] else None
 
 
-__getattr__ = moved_attributes(__name__, {"RedeliveryLimitExceeded": "app.worker.redelivery.RedeliveryLimitExceeded"})
+if not TYPE_CHECKING:
+    __getattr__ = moved_attributes(
+        __name__, {"RedeliveryLimitExceeded": "app.worker.redelivery.RedeliveryLimitExceeded"}
+    )

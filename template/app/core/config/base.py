@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, SecretStr
@@ -166,4 +166,7 @@ def _server_problems(variable: str, parts: SplitResult) -> list[str]:
     return []
 
 
-__getattr__ = moved_attributes("app.core.config.base", {"BaseConcern": "app.core.config.base.SettingsGroup"})
+if TYPE_CHECKING:
+    BaseConcern = SettingsGroup
+else:
+    __getattr__ = moved_attributes("app.core.config.base", {"BaseConcern": "app.core.config.base.SettingsGroup"})

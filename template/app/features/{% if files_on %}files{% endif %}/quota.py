@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import obstore
 from fastapi import Depends, HTTPException
@@ -92,4 +92,7 @@ def _no_space() -> HTTPException:
     return HTTPException(413, f"Your files exceed the quota of {limit} bytes; delete some files first.")
 
 
-__getattr__ = moved_attributes("app.features.files.quota", {"JOB_ANSWERS": "app.features.files.quota.JOB_RESPONSES"})
+if not TYPE_CHECKING:
+    __getattr__ = moved_attributes(
+        "app.features.files.quota", {"JOB_ANSWERS": "app.features.files.quota.JOB_RESPONSES"}
+    )
