@@ -14,11 +14,12 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from celery import states
 from celery.exceptions import Retry
-from jinja2 import TemplateNotFound, UndefinedError
+from jinja2 import FileSystemLoader, TemplateNotFound, UndefinedError
 from pydantic import ValidationError
 
 from app.core.celery import celery_app
 from app.core.config.application import app_settings
+from app.features.email import service
 from app.features.email.config import EmailSettings, email_settings
 from app.features.email.service import MailError, TemporaryMailError, deliver, email_service, send_email
 from app.tasks.email_tasks import send_password_reset, send_verification_email
@@ -26,6 +27,7 @@ from app.tasks.send_email_task import send_email_task
 from app.tasks.welcome_email_task import send_welcome_email
 from devtools.mail import Catcher, shown
 from devtools.servers import free_port
+from tests import ROOT
 from tests.e2e.mail_sink import HANGS, MailSink
 
 TASKS = pytest.mark.parametrize(
@@ -123,6 +125,12 @@ def test_a_template_needs_all_its_values_but_no_html() -> None:
         email_service.render("no_such_email")
     with pytest.raises(UndefinedError):
         email_service.render_html("verification_email")
+
+
+def test_templates_that_a_project_added_before_0_5_0_are_found() -> None:
+    loader = service._TEMPLATES.loader
+    assert isinstance(loader, FileSystemLoader)
+    assert str(ROOT / "app" / "templates" / "email") in loader.searchpath
 
 
 @TASKS

@@ -32,8 +32,10 @@ MAIL_TASK: TaskOptions = {
 }
 """Options of a task that sends a mail: `@celery_app.task(name=…, **MAIL_TASK)`."""
 
+_FOLDER = Path(__file__).resolve().parent
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).resolve().parent / "templates"),
+    # The second is where releases before 0.5.0 had them: those that a project added stay there.
+    loader=FileSystemLoader([_FOLDER / "templates", _FOLDER.parents[1] / "templates" / "email"]),
     undefined=StrictUndefined,
     # Escaping would be visible in the plain text.
     autoescape=select_autoescape(["html"]),
