@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import copier
 import pytest
 
-from forge_template import ROOT, clone_working_tree, git, project_environment, run
+from forge_template import ROOT, commit_tree, git, project_environment, run, working_files
 from tests.conftest import Answers
 from tests.copy.sound import files
 
@@ -19,7 +20,9 @@ PAGE = ROOT / "docs" / "add-a-feature.md"
 
 def follow(repository: Path) -> None:
     """Write the files that the page shows, and apply its changes to others."""
-    blocks = re.findall(r"^`(.+)`:\n\n```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^`([^`\n]+)`:\n\n```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     for name, kind, content in blocks:
         if kind == "diff":
             # Found by their text: the numbers of the lines change with every other question.
@@ -35,7 +38,11 @@ def follow(repository: Path) -> None:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this repository in which the page was followed."""
     repository = tmp_path_factory.mktemp("feature") / "forge"
-    clone_working_tree(repository)
+    # With its tests, which the clones of other tests leave out.
+    for name in working_files():
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, repository / name, follow_symlinks=False)
+    commit_tree(repository, "Forge", "v99.0.0")
     follow(repository)
     git(repository, "add", "--all")
     return repository
