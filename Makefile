@@ -14,7 +14,7 @@ unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_F
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
-setup: $(STAMP) ## install the tools of this repository into .venv (done for you by the others)
+setup: $(STAMP) ## install the tools of this repository into .venv (the other targets run it)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Forge needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -39,10 +39,10 @@ matrix: $(STAMP) ## the long tests: every profile on every database, all tests o
 chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine, and count lost tasks (about ten minutes)
 	@PYTHONPATH=scripts $(VENV)/bin/python -m tests.generated.chaos $(ARGS)
 
-fuzz: $(STAMP) ## N random edits of projects through an update, beside git's own merge (N=1000)
+fuzz: $(STAMP) ## N random edits of projects through an update, compared with git's own merge (N=1000)
 	@FORGE_FUZZ=$(or $(N),1000) $(VENV)/bin/python -m pytest --timeout 0 -s tests/update/test_random_edits.py $(ARGS)
 
-bench: $(STAMP) ## the CPU time of an update beside plain Copier's
+bench: $(STAMP) ## the CPU time of an update compared with plain Copier's
 	@$(VENV)/bin/python benchmarks/update.py
 
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them

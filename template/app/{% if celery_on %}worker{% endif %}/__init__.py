@@ -1,6 +1,6 @@
-"""The task runtime, one concept a module. Routes and tasks need `publish`, sometimes `status`.
+"""The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`.
 
-Queue a task and ask for it
+Queue a task and read its state
     publish            `enqueue`, `status_of`, `wait_for` and `cancel` for `async def` code
     typing             the types of tasks, signatures and results for mypy
     task               `AppTask`, the base class of every task
@@ -13,9 +13,9 @@ Queue a task and ask for it
 
 Run a task
     event_loop         one event loop per worker process, for `async def` tasks
-    request            one delivery of a task, as the worker's main process follows it
+    request            `AppRequest`: one delivery of a task, in the worker's main process
     time_limits        hard and soft time limits that fit together
-    result_backend     writes states to the result store, again while it refuses them
+    result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed
     logs               a log line when a task starts and when it ends
 
@@ -40,5 +40,5 @@ The schedule
     schedule_health    entries that could not be queued
     summer_time        entries that skip the repeated hour in autumn
 
-    broker             the only way to the clients of the broker and of the result store
+    broker             the Redis clients of the broker and of the result store; no other module creates one
 """

@@ -1,8 +1,8 @@
 """Configuration: one `SettingsGroup` per topic, with one instance below it, such as `app_settings`.
 
 The core's groups are in this package, a feature's in its `config.py`. Values come from the process environment, then
-`secret/.env.<ENVIRONMENT>`, then the classes' defaults. Invalid settings end the process with exit code 2 and one line
-each on stderr.
+`secret/.env.<ENVIRONMENT>`, then the classes' defaults. If settings are invalid, the process exits with code 2
+and prints one line for each to stderr.
 """
 
 import contextlib
