@@ -40,5 +40,5 @@ The schedule
     schedule_health    entries that could not be queued
     summer_time        entries that skip the repeated hour in autumn
 
-    broker             the Redis clients of the broker and of the result store; no other module creates one
+    broker             the Redis clients of the broker and of the result store
 """
