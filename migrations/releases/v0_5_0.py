@@ -190,6 +190,8 @@ RELEASE = Release(
     steps=(
         "If you added routes, checks or handlers to app/main.py, or settings to app/core/config/__init__.py, move them into a "
         "folder in app/features/ as docs/features.md shows: updates never change a folder that you added.",
-        with_celery("Import the status of tasks from app.worker.status, and other moved names as the lines above show."),
+        with_celery(
+            "Import the status of tasks from app.worker.status, and other moved names as the lines above show."
+        ),
     ),
 )
