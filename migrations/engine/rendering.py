@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .owners import Owners
 
 Answers = Mapping[str, Any]
+# Folders at the top of the template's repository that no render reads.
+_NOT_RENDERED = ("benchmarks", "docs", "findings", "migrations", "scripts", "tests")
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def _checked_out(rendering: Rendering, target: Path) -> Path:
     if wanted == present:
         return rendering.source
     target.mkdir()
-    index = {"GIT_INDEX_FILE": str(target.with_suffix(".index"))}
-    git.run(rendering.source, f"--work-tree={target}", "checkout", wanted, "--", ".", extra=index)
+    place = {"GIT_INDEX_FILE": str(target.with_suffix(".index")), "GIT_LITERAL_PATHSPECS": "0"}
+    excluded = [f":(exclude){name}" for name in _NOT_RENDERED]
+    git.run(rendering.source, f"--work-tree={target}", "checkout", wanted, "--", ".", *excluded, extra=place)
     return target
 
 
