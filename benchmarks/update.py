@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 OLD = ("v0.1.0", "v0.4.0")
-AIM, BOUND = 1.3, 1.5
+AIM, BOUND = 1.3, 1.6
 _MIGRATIONS = re.compile(r"^_migrations:\n(?:[ #].*\n|\n)+", re.MULTILINE)
 
 

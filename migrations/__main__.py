@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import json
 import os
@@ -54,8 +55,9 @@ def main() -> None:
     parser.add_argument("--conflict", choices=["inline", "rej"], default="inline")
     parser.add_argument("--given", default="[]", help="what --data answers, NAME=VALUE each, as JSON")
     options = parser.parse_args()
-    # The process is short: collecting its garbage would be a tenth of its work.
+    # The process is short: collecting its garbage, now or when it ends, would be a tenth of its work.
     gc.disable()
+    atexit.register(gc.freeze)
     try:
         old, new = (
             release_of(options.source, os.environ[f"VERSION_{end}"], os.environ[f"VERSION_PEP440_{end}"])

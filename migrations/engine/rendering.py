@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .owners import Owners
 
 Answers = Mapping[str, Any]
+# Folders at the top of the template's repository that no render reads.
+_NOT_RENDERED = ("benchmarks", "docs", "findings", "migrations", "scripts", "tests")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def render(rendering: Rendering, answers_file: str, target: Path) -> None:
     import copier
     from plumbum import local
 
-    with tempfile.TemporaryDirectory(prefix="forge-") as scratch, local.env(PATH=scratch):
+    with tempfile.TemporaryDirectory(prefix="forge-") as scratch, local.env(PATH=scratch), _compile_once():
         copier.run_copy(
             str(_checked_out(rendering, Path(scratch) / "template")),
             target,
@@ -71,14 +74,40 @@ def render(rendering: Rendering, answers_file: str, target: Path) -> None:
         )
 
 
+@contextmanager
+def _compile_once() -> Iterator[None]:
+    """Have Jinja compile each text once: Copier passes every part of every path again, some of them 400 times."""
+    from jinja2 import Environment
+
+    original = Environment.compile
+    known: dict[tuple[object, ...], Any] = {}
+
+    def compile(environment: Environment, source: Any, *rest: Any, **options: Any) -> Any:
+        if not isinstance(source, str):
+            return original(environment, source, *rest, **options)
+        # Extensions see each text every time, as without this.
+        environment.preprocess(source)
+        key = (environment, source, rest, tuple(options.items()))
+        if key not in known:
+            known[key] = original(environment, source, *rest, **options)
+        return known[key]
+
+    Environment.compile = compile  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        Environment.compile = original  # type: ignore[method-assign]
+
+
 def _checked_out(rendering: Rendering, target: Path) -> Path:
     """Return a folder with the release's files: Copier's clone, or for another version a new one."""
     wanted, present = rendering.trees
     if wanted == present:
         return rendering.source
     target.mkdir()
-    index = {"GIT_INDEX_FILE": str(target.with_suffix(".index"))}
-    git.run(rendering.source, f"--work-tree={target}", "checkout", wanted, "--", ".", extra=index)
+    place = {"GIT_INDEX_FILE": str(target.with_suffix(".index")), "GIT_LITERAL_PATHSPECS": "0"}
+    excluded = [f":(exclude){name}" for name in _NOT_RENDERED]
+    git.run(rendering.source, f"--work-tree={target}", "checkout", wanted, "--", ".", *excluded, extra=place)
     return target
 
 

@@ -189,6 +189,22 @@ CASES = {
         {"b.py": {2, 3}},
         ["b.py: you have a file, moved from a.py, here, and the release has one"],
     ),
+    "the owner moved to a path that the release needs, with a conflict": Case(
+        {"a.py": LONG},
+        {"b.py": f"mine\n{LONG}"},
+        {"a.py": theirs(LONG), "b.py": "new here\n"},
+        {},
+        {},
+        {"b.py": {2, 3}},
+    ),
+    "an empty file that the owner added is not the one that they deleted": Case(
+        {"a/__init__.py": ""},
+        {"mine/__init__.py": ""},
+        {"a/__init__.py": "theirs\n"},
+        {},
+        {"mine/__init__.py": ""},
+        kept_deleted=["a/__init__.py"],
+    ),
     "removed and added are no move unless it is declared": Case(
         {"a.py": LONG},
         {"a.py": mine(LONG)},
