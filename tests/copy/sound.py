@@ -15,7 +15,7 @@ import yaml
 _JINJA = ("{{", "{%", "{#")
 # Mail templates are Jinja for the application itself; a GitHub workflow, Grafana and Prometheus have expressions of their own.
 _JINJA_OF_THEIR_OWN = re.compile(
-    r"^app/features/email/templates/|^\.github/workflows/|^migrations/script\.py\.mako$|^observability/(grafana|rules)/"
+    r"^app/(features/email/)?templates/|^\.github/workflows/|^migrations/script\.py\.mako$|^observability/(grafana|rules)/"
 )
 _WORKFLOW_EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9._/-]+")

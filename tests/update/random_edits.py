@@ -98,7 +98,7 @@ def everything_changes(template: Path) -> None:
     for name in ("Makefile.jinja", "README.md.jinja", "alembic.ini", "docs/configuration.md.jinja"):
         path = inside / name
         path.write_text("# Released.\n" + path.read_text(encoding="utf-8") + "\n# The end.\n", encoding="utf-8")
-    config = inside / "tests" / "test_config.py"
+    config = inside / "tests" / "core" / "test_config.py"
     _move_second_function_to_the_end(config)
     _move_files(inside / "app")
     (inside / "devtools" / "conflicts.py").unlink()
