@@ -155,8 +155,6 @@ _TESTS = {
     "tests/test_wiring.py": "tests/worker/test_wiring.py",
     "tests/test_worker_memory.py": "tests/worker/test_worker_memory.py",
 }
-# By the kind of the database: each had the same name.
-_DUMPS = {"postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
 
 
 def _moved(answers: Answers) -> Mapping[str, str]:
@@ -168,7 +166,7 @@ def _moved(answers: Answers) -> Mapping[str, str]:
     moves["app/api/accounts.py"] = f"{features}/accounts/{'complete' if complete else 'basic'}/routes.py"
     mails = "mails/" if answers.get("use_celery") else ""
     moves["app/services/welcome.py"] = f"{features}/accounts/basic/{mails}welcome.py"
-    moves["app/services/database_dump.py"] = f"{features}/backup/{_DUMPS[str(answers.get('database'))]}.py"
+    moves["app/services/database_dump.py"] = f"{features}/backup/{answers.get('database', 'postgresql')}.py"
     moves["app/services/report_data.py"] = f"{features}/reports/{'accounts/series' if accounts else 'data'}.py"
     if answers.get("scheduler") == "redbeat":
         moves["app/worker/schedule.py"] = f"{features}/redbeat/scheduler.py"
