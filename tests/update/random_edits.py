@@ -367,9 +367,11 @@ class Expected:
         before, mine, after = (store.files(tree) for tree in (base, ours, theirs))
         moved = {old: new for old, new in moves.items() if old in before and new in after}
         back = {new: old for old, new in moved.items()}
-        added = {path for path in after if path not in before and path not in back and path not in mine}
+        # A module at the old path of one that moved is new, unless the person deleted that.
+        again = {path for path in moved if path in after and path in mine}
+        added = {path for path in after if path not in before and path not in back and path not in mine} | again
         # Without the files that the release added, git can take none of them for one that the release removed.
-        there = {back.get(path, path): file for path, file in after.items() if path not in added}
+        there = {back.get(path, path): file for path, file in after.items() if path not in added and path not in moved}
         files, stages = store.merged(base, ours, store.written(there))
         for path in [path for path, found in stages.items() if set(found) == {1, 3}]:
             del stages[path]
@@ -395,7 +397,7 @@ def assert_as_expected(store: Store, expected: Expected, files: Mapping[str, Fil
     found = {**_flat(files), **_flat_stages(stages)}
     wanted = {**_flat(expected.files), **_flat_stages(expected.stages)}
     found, wanted = ({key: file for key, file in side.items() if _is_compared(key[0])} for side in (found, wanted))
-    assert sorted(found) == sorted(wanted)
+    assert sorted(found) == sorted(wanted), sorted(set(found) ^ set(wanted))
     different = [key for key, file in found.items() if file != wanted[key]]
     if different:
         contents = store.contents(side[key].oid for side in (found, wanted) for key in different)

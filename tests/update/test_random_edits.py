@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from engine.owners import Owners
 from engine.pieces import Sides
 from engine.release import Release, between
 from forge_template import ROOT, git
-from releases import all_releases
+from releases import all_releases, v0_5_0
 from tests.update.random_edits import (
     ANSWERS_FILE,
     KINDS,
@@ -147,12 +147,21 @@ def releases(old: str, new: str) -> list[Release]:
     return between([*all_releases(), *top], *(Version(tag.removeprefix("v")) for tag in (old, new)))
 
 
-def moves(old: str, new: str, paths: Iterable[str]) -> dict[str, str]:
+def crosses_features(old: str, new: str) -> bool:
+    """Return whether 0.5.0, which moved features into folders, is between two tags."""
+    before, after = (Version(tag.removeprefix("v")) for tag in (old, new))
+    return before < Version("0.5.0") <= after
+
+
+def moves(old: str, new: str, paths: Iterable[str], answers: Mapping[str, Any]) -> dict[str, str]:
     """Return the new path of each file that is moved, without the engine's help."""
+    features = v0_5_0.RELEASE.moves(answers) if crosses_features(old, new) else {}
     early = {"app/core/limits.py": "app/core/body_limit.py", "tests/test_limits.py": "tests/test_body_limit.py"}
     found = {}
     for path in paths:
         moved = early.get(path, path) if old == "v0.1.0" else path
+        folder = f"{moved.rpartition('/')[0]}/"
+        moved = features.get(moved) or (moved.replace(folder, features[folder]) if folder in features else moved)
         moved = released_path(moved) if new == TOP_TAG else moved
         if moved != path:
             found[path] = moved
@@ -182,7 +191,7 @@ def test_the_merge_is_gits(
     ours = store.changed(trees.base, person.written(), person.modes)
     # The oracle sees the person's text without its line endings, which no release should conflict with.
     unchanged_endings = store.changed(trees.base, person.contents, person.modes)
-    expected = Expected.of(store, trees.base, unchanged_endings, trees.theirs, moves(*step, trees.contents))
+    expected = Expected.of(store, trees.base, unchanged_endings, trees.theirs, moves(*step, trees.contents, {}))
     event(f"conflicts: {bool(expected.stages)}")
 
     sides = Sides(*(engine_trees.read(store.folder, tree) for tree in (trees.base, ours, trees.theirs)))
@@ -260,7 +269,9 @@ def test_the_command_writes_gits_merge(
     theirs = store.fetch(lab.world.copied(TOP_TAG, person.answers()))
     ours = store.git("rev-parse", "HEAD^{tree}").decode().strip()
     unchanged_endings = store.changed(base, mine.contents, mine.modes)
-    expected = Expected.of(store, base, unchanged_endings, theirs, moves(tag, TOP_TAG, trees.contents))
+    expected = Expected.of(
+        store, base, unchanged_endings, theirs, moves(tag, TOP_TAG, trees.contents, person.answers())
+    )
     files, stages = in_index(person)
     # An unmerged path has no stage 0: what stands in the work tree is compared below.
     conflicted = {path: expected.files.pop(path) for path in expected.stages if path in expected.files}
