@@ -159,8 +159,8 @@ Copy = Callable[..., None]
 def copy(template: Path) -> Copy:
     """`copy(target, **data)` runs Copier without `defaults`, so that it asks."""
 
-    def run(target: Path, **data: Any) -> None:
-        copier.run_copy(str(template), target, data=data, vcs_ref="HEAD", unsafe=True, quiet=True)
+    def run(target: Path, *, defaults: bool = False, **data: Any) -> None:
+        copier.run_copy(str(template), target, data=data, defaults=defaults, vcs_ref="HEAD", unsafe=True, quiet=True)
 
     return run
 
@@ -206,6 +206,16 @@ def test_no_at_the_summary_writes_nothing(copy: Copy, keyboard: Keyboard, tmp_pa
     with pytest.raises(UserMessageError, match=r"Nothing was written\. .*--data NAME=VALUE"):
         copy(tmp_path / "project")
     assert not (tmp_path / "project").exists()
+
+
+def test_a_computed_value_cannot_be_given(copy: Copy, questions: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """Copier 9.19.1 would render with it and not record it."""
+    computed = [name for name, question in questions.items() if question.get("when") is False and name != "stopped"]
+    assert computed
+    for name in computed:
+        with pytest.raises(UserMessageError, match=rf"^{name} is computed from other answers"):
+            copy(tmp_path / name, defaults=True, **{name: "x"})
+        assert not (tmp_path / name).exists()
 
 
 def test_a_question_that_is_not_asked_takes_data(render: Renderer, questions: dict[str, dict[str, Any]]) -> None:
