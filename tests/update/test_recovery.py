@@ -37,7 +37,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> World:
 def edit(person: Person, *, conflict: bool) -> Person:
     """Edit far away from what the release changes, and with `conflict` what it retires."""
     person.write("app/core/logging.py", MINE + person.read("app/core/logging.py"))
-    person.write("app/worker/heartbeat.py", MINE + person.read("app/worker/heartbeat.py"))
+    person.write("app/worker/event_loop.py", MINE + person.read("app/worker/event_loop.py"))
     person.write("app/tasks/mine.py", '"""Mine."""\n')
     person.write(SECRETS, person.read(SECRETS) + "MY_KEY=äöü # mine\n")
     if conflict:
@@ -78,7 +78,7 @@ def whole(later: World) -> Whole:
     assert updated.code == 0, updated.report
     assert set(person.stages()) == {"devtools/conflicts.py"}
     assert person.read("app/core/log_setup.py").startswith(MINE)
-    assert person.read("app/runtime/heartbeat.py").startswith(MINE)
+    assert person.read("app/runtime/event_loop.py").startswith(MINE)
     assert NEW_SETTING in person.read(SECRETS)
     return Whole(State.of(person), taken)
 
