@@ -14,7 +14,7 @@ from tests.e2e.conftest import Stack
 from tests.e2e.processes import wait_until
 
 GOOD, LONGER, BROKEN = '{"a": 1}', '{"a": 1, "b": [true, null]}', '{"a": '
-REASON = "the file is no JSON: Expecting value: line 1 column 7 (char 6)"
+REASON = "the file is not valid JSON: Expecting value: line 1 column 7 (char 6)"
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +68,7 @@ async def test_a_chain_hands_each_result_on(stack: Stack, told: _Told) -> None:
 
 async def test_a_chain_stops_at_the_step_that_fails(stack: Stack, told: _Told) -> None:
     first, second, third = _steps(await enqueue(process_validate_and_notify({})))
-    error = {"type": "ValueError", "message": "the data holds no value"}
+    error = {"type": "ValueError", "message": "the data has no values"}
     assert stack.state(first)["status"] == "SUCCESS"
     assert stack.state(second)["error"] == error
     # Celery hands the failure on to the steps that will never run.
@@ -89,7 +89,7 @@ async def test_a_group_finishes_beside_the_member_that_fails(stack: Stack, told:
     states = [stack.state(member.id) for member in result.results]
     assert [state["status"] for state in states] == ["SUCCESS", "FAILURE", "SUCCESS", "FAILURE"]
     assert states[1]["error"] == {"type": "ValueError", "message": REASON}
-    assert states[3]["error"] == {"type": "ValueError", "message": "the file holds a list, not a JSON object"}
+    assert states[3]["error"] == {"type": "ValueError", "message": "the file must be a JSON object, not a list"}
     failed = {event["failed"] for event in told.wait_for(2)}
     assert failed == {result.results[1].id, result.results[3].id}
 
@@ -118,9 +118,9 @@ async def test_a_chord_with_a_member_that_fails_does_not_call_back(stack: Stack,
 @pytest.mark.parametrize("build", [process_files, process_files_and_summarise])
 def test_files_are_bounded(build: Any) -> None:
     for files in ([], [GOOD] * (workflows.MAX_FILES + 1)):
-        with pytest.raises(ValueError, match="1 to 100 files"):
+        with pytest.raises(ValueError, match="must be 1 to 100"):
             build(files)
-    with pytest.raises(ValueError, match="65536 characters, not 65537"):
+    with pytest.raises(ValueError, match="65537 characters; the maximum is 65536"):
         workflows.process_file_task(" " * 65537)
 
 
