@@ -50,7 +50,7 @@ RELEASE = Release(
     answers=_production_stays_as_it_is,
     changes=(
         with_celery(
-            "A worker told to stop gives back what it has not finished after CELERY_SOFT_SHUTDOWN_TIMEOUT (20 s), where "
+            "On SIGTERM a worker requeues what it has not finished after CELERY_SOFT_SHUTDOWN_TIMEOUT (20 s), where "
             "it waited without limit: raise it for long tasks, and allow 10 s more until it is killed."
         ),
         with_celery("A scheduled task without `expires` of its own is dropped when the next one is due."),

@@ -31,7 +31,7 @@ def test_an_untagged_template_migrates_by_the_versions_that_its_commits_state(pr
     newest = released_versions((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[0]
     assert f"Forge: updated from {OLD} to {newest}" in updated.report
     # What 0.4.0 asks of older projects: the sentence in the report, and the answer that keeps a new feature switched off.
-    assert "A worker told to stop gives back what it has not finished" in updated.report
+    assert "On SIGTERM a worker requeues what it has not finished" in updated.report
     assert project_repo.answers()["use_docker"] is False
 
 

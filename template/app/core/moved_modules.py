@@ -66,7 +66,6 @@ MOVED = {
     "app.services.report_pdf": "app.features.reports.pdf",
     "app.services.sessions": "app.features.accounts.sessions",
     "app.utils.smtp": "app.features.email.smtp",
-    "app.worker.discovery": "app.core.discovery",
     "app.worker.errors": "app.features.error_reports.tasks.worker",
     "app.worker.last_success": "app.features.metrics.tasks.last_success",
     "app.worker.metrics": "app.features.metrics.tasks.worker",
