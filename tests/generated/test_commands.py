@@ -32,7 +32,7 @@ ELSEWHERE = {
     r"make secrets.*|uv run python -m devtools.secrets": "the project's tests/core/test_devtools.py",
     r"git (pull|add|reset --hard && git clean -fd)": "tests/update",
     r"uv run": "a name, no command",
-    r"DATABASE_URL=… .* restore NAME": "the project's tests/e2e/test_backup_task.py",
+    r"DATABASE_URL=… .* restore NAME": "the project's tests/e2e/backup/test_backup_task.py",
     r"docker inspect|docker compose exec postgres psql .*|ssh .*": "outside of the project",
     r"python -I app/probe.py .*": "tests/generated/test_compose.py, as the health checks of compose",
     r"celery (control .*|-A app.core.celery:celery_app)|alembic upgrade heads": "a name, no command of this page",

@@ -38,5 +38,5 @@ def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, p
     own_tests(folder, python, extra=extra)
     if database == "mysql":
         # What differs with the database and needs a worker: dumps and their restore.
-        command = ["make", "test-all", "ARGS=tests/e2e/test_backup_task.py"]
+        command = ["make", "test-all", "ARGS=tests/e2e/backup/test_backup_task.py"]
         assert "2 passed" in run(command, folder, {"UV_PYTHON": python, **extra}, timeout=300)

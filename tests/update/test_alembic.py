@@ -140,7 +140,7 @@ REGISTER = """
 import asyncio, sys
 from pydantic import SecretStr
 from app.core.database import session_scope
-from app.features.accounts.service import create_user
+from app.{accounts} import create_user
 
 async def register() -> None:
     async with session_scope() as db:
@@ -155,9 +155,9 @@ def test_accounts_that_were_basic_can_log_in_when_they_are_complete(world: World
     person = world.project("v0.1.0", {"database": "sqlite", "auth": "basic"})
     database = Database(person, tmp_path)
 
-    def register(email: str) -> None:
+    def register(email: str, accounts: str) -> None:
         run(
-            ["uv", "run", "--no-sync", "python", "-c", REGISTER, email],
+            ["uv", "run", "--no-sync", "python", "-c", REGISTER.format(accounts=accounts), email],
             person.folder,
             database.environment,
             timeout=120,
@@ -178,11 +178,11 @@ def test_accounts_that_were_basic_can_log_in_when_they_are_complete(world: World
 
     database.sync()
     database.alembic("upgrade", "heads")
-    register("first@example.com")
+    register("first@example.com", "services.accounts")
     switch("complete")
     assert unverified() == []
     switch("basic")
-    register("second@example.com")
+    register("second@example.com", "features.accounts.service")
     switch("none")
     switch("complete")
     assert unverified() == []
