@@ -12,6 +12,9 @@ Queue a task and read its state
     revocation         cancelled tasks, stored so that restarted workers know them
 
 Run a task
+    transport          takes messages from Redis and acknowledges them, several per call; `transport_scripts` has its Lua
+    prefetch           how many messages of each queue a worker takes in advance
+    refusals           pauses while Redis refuses commands
     event_loop         one event loop per worker process, for `async def` tasks
     request            `AppRequest`: one delivery of a task, in the worker's main process
     time_limits        hard and soft time limits that fit together

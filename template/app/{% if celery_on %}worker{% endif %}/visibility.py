@@ -4,13 +4,13 @@ Redis does not notice that a consumer has died: kombu redelivers a task that has
 visibility timeout. As a live worker renews that time, the timeout is about dead workers, not about long tasks or countdowns.
 """
 
-import time
 from typing import Any
 
 from celery.worker import state
 
 from app.core.config.celery import celery_settings
 from app.worker.heartbeat import HeartbeatThread
+from app.worker.transport_scripts import RENEW
 
 _state: Any = state
 
@@ -33,10 +33,10 @@ class VisibilityRenewal(HeartbeatThread):
 
 def renew(channel: Any) -> None:
     """Restart the visibility timeout of every task that this worker has not acknowledged."""
-    tags = dict.fromkeys(_unacknowledged_tags(), time.time())
+    tags = _unacknowledged_tags()
     if tags:
-        # XX: a task that was acknowledged in the meantime must not be added again.
-        channel.client.zadd(channel.unacked_index_key, tags, xx=True)
+        # By Redis's clock: the clocks of hosts differ.
+        channel.client.register_script(RENEW)(keys=[channel.unacked_index_key], args=tags)
 
 
 def _unacknowledged_tags() -> list[str]:

@@ -1,0 +1,115 @@
+"""The Lua scripts of `app.worker.transport`, for Redis 7 and Valkey 8 or later.
+
+A script is atomic but is not rolled back: what can fail is done before the first write. `allow-oom`: a full Redis must be
+emptied. Messages are passed through as they are, because Lua's JSON changes numbers and empty lists.
+"""
+
+_NOW = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+"""
+
+TAKE = f"""#!lua flags=allow-oom
+-- Acknowledge messages, then take others and register them.
+-- KEYS: unacked, unacked_index, the lists of each queue from the highest priority to the lowest
+-- ARGV: credit, prefix of the tags, number of the first tag, lists per queue, number of queues, '1' to track the lists,
+--       for each queue what a message costs and how its record ends, the tags to acknowledge
+local unacked, index = KEYS[1], KEYS[2]
+-- These raise if the keys have another type.
+redis.call('HEXISTS', unacked, '')
+redis.call('ZCARD', index)
+local credit, number = tonumber(ARGV[1]), tonumber(ARGV[3])
+local lists, queues = tonumber(ARGV[4]), tonumber(ARGV[5])
+for i = 7 + 2 * queues, #ARGV, 5000 do
+    local last = math.min(i + 4999, #ARGV)
+    redis.call('ZREM', index, unpack(ARGV, i, last))
+    redis.call('HDEL', unacked, unpack(ARGV, i, last))
+end
+{_NOW}
+-- The first two: the credit that is left, and how many lists are not empty.
+local taken, waiting = {{0, 0}}, {{}}
+for queue = 0, queues - 1 do
+    waiting[#waiting + 1] = queue
+end
+-- Queues share the credit; what one does not use goes to the others.
+while credit > 0 and #waiting > 0 do
+    local more = {{}}
+    for place, queue in ipairs(waiting) do
+        local cost, ending = tonumber(ARGV[7 + 2 * queue]), ARGV[8 + 2 * queue]
+        local share = math.max(1, math.floor(credit / (#waiting - place + 1) / cost))
+        local wanted = math.min(share, math.floor(credit / cost), 1000)
+        local left = wanted
+        for list = 1, lists do
+            local messages = left > 0 and redis.call('RPOP', KEYS[2 + queue * lists + list], left)
+            if messages then
+                for _, message in ipairs(messages) do
+                    local tag = ARGV[2] .. number
+                    redis.call('HSET', unacked, tag, '[' .. message .. ending)
+                    redis.call('ZADD', index, now, tag)
+                    taken[#taken + 1], taken[#taken + 2] = queue, message
+                    number = number + 1
+                end
+                left = left - #messages
+            end
+        end
+        credit = credit - (wanted - left) * cost
+        if wanted > 0 and left == 0 then
+            more[#more + 1] = queue
+        end
+    end
+    waiting = more
+end
+if ARGV[6] == '1' then
+    -- Redis notifies this client when one of these lists changes: see `CLIENT TRACKING`.
+    taken[2] = redis.call('EXISTS', unpack(KEYS, 3))
+end
+taken[1] = credit
+return taken
+"""
+
+RESTORE = f"""#!lua flags=allow-oom
+-- Move a message from the unacknowledged ones back to its queue.
+-- KEYS: unacked, unacked_index, lists
+-- ARGV: tag, message, LPUSH or RPUSH, seconds after which it is restored, or '' for at once
+local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if ARGV[4] ~= '' then
+    {_NOW}
+    if not score or tonumber(score) > now - tonumber(ARGV[4]) then
+        return 0
+    end
+end
+local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
+if found == 1 then
+    for i = 3, #KEYS do
+        redis.call(ARGV[3], KEYS[i], ARGV[2])
+    end
+    redis.call('HDEL', KEYS[1], ARGV[1])
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+return found
+"""
+
+OVERDUE = f"""#!lua flags=no-writes
+-- Return the tags that were last renewed ARGV[1] seconds ago or longer, at most ARGV[2].
+-- KEYS: unacked_index
+{_NOW}
+return redis.call('ZRANGE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'BYSCORE', 'LIMIT', 0, ARGV[2])
+"""
+
+RENEW = f"""#!lua flags=allow-oom
+-- Restart the visibility timeout of messages that are still unacknowledged.
+-- KEYS: unacked_index  ARGV: tags
+{_NOW}
+for _, tag in ipairs(ARGV) do
+    redis.call('ZADD', KEYS[1], 'XX', now, tag)
+end
+return #ARGV
+"""
+
+BIND = """#!lua flags=allow-oom
+-- Add a queue to the table of an exchange: a worker must be able to start while Redis is full.
+-- KEYS: table, table of the queues that do not expire  ARGV: member
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('SADD', KEYS[2], ARGV[1])
+return 1
+"""
