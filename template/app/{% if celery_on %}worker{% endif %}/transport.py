@@ -37,6 +37,9 @@ from app.worker.refusals import Refusals
 _TESTED = ((5, 7), (5, 8))
 _TAKE = "TAKE"
 _MAX_ACKNOWLEDGED = 10_000
+_WAIT = 0.02
+"""Seconds to wait for more acknowledgements while at least half of the prefetched messages are still to be run."""
+
 _CHECK_AFTER = 5.0
 """Seconds without a notification after which an idle worker looks at its queues: the connection may be dead."""
 
@@ -188,6 +191,15 @@ class Poller(base.MultiChannelPoller):
     def __init__(self) -> None:
         super().__init__()
         self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._timeout: float | None = None
+        self.call_later: Any = None
+        """The timer of Celery's event loop, if there is one."""
+
+    def wake_after(self, seconds: float) -> None:
+        """Call `on_poll_start` again after at most so many seconds."""
+        if self.call_later is not None:
+            self.call_later(seconds, lambda: None)
+        self._timeout = seconds
 
     def wake(self) -> None:
         """End the wait in `get`: another thread has acknowledged a message."""
@@ -203,6 +215,9 @@ class Poller(base.MultiChannelPoller):
             for end in self._waker:
                 end.setblocking(False)
             self.poller.register(self._waker[0], READ)
+        shortened, self._timeout = self._timeout, None
+        if shortened is not None:
+            timeout = shortened if timeout is None else min(timeout, shortened)
         super().get(callback, timeout)
 
     def close(self) -> None:
@@ -257,6 +272,7 @@ class Channel(base.Channel):
         self._turn = 0
         self._asked: tuple[int, int, bool] | None = None
         self._asked_at = 0.0
+        self._waits_until: float | None = None
         self._asked_queues: list[str] = []
         self._sending: list[str] = []
         self._undelivered: deque[tuple[str, str, bytes]] = deque()
@@ -357,6 +373,9 @@ class Channel(base.Channel):
         has_news = self._is_notified or credit > self._useless_credit or now - self._asked_at > _CHECK_AFTER
         if not ((credit and has_news) or self._unsettled.acknowledged):
             return
+        if 2 * credit < self.qos.prefetch_count and self._may_wait(now):
+            return
+        self._waits_until = None
         try:
             connection = self._connect()
         except ResponseError as error:
@@ -375,6 +394,13 @@ class Channel(base.Channel):
         commands.append(("EVALSHA", self._sha(), str(len(keys)), *keys, *args))
         # Without redis-py's PING: it would drop notifications.
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+    def _may_wait(self, now: float) -> bool:
+        """Return whether to wait for more acknowledgements: the worker has messages to run."""
+        if self._waits_until is None:
+            self._waits_until = now + _WAIT
+            self.connection_cycle.wake_after(_WAIT)
+        return now < self._waits_until
 
     def read_take(self) -> None:
         """Read the answer to a take, or a notification, and deliver what was taken."""
@@ -528,12 +554,12 @@ class Channel(base.Channel):
         """Return the lists to which a record of an unacknowledged message belongs, and its text there."""
         try:
             payload, exchange, routing_key = loads(record)
-            properties = payload["properties"]
+            info = payload["properties"].get("delivery_info")
             priority = self._get_message_priority(payload, reverse=False)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return _unreadable(record)
         if redelivered:
-            for part in (payload.get("headers"), properties.get("delivery_info")):
+            for part in (payload.get("headers"), info):
                 if isinstance(part, dict):
                     part["redelivered"] = True
         queues = self._lookup(exchange, routing_key) or [routing_key]
@@ -579,6 +605,11 @@ class Transport(base.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Consume in Celery's event loop."""
+        super().register_with_event_loop(connection, loop)
+        self.cycle.call_later = loop.call_later
 
 
 def _unreadable(record: bytes) -> tuple[list[str], bytes]:

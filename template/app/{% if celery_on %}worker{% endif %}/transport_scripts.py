@@ -33,10 +33,10 @@ for queue = 0, queues - 1 do
 end
 -- Queues share the credit; what one does not use goes to the others.
 while credit > 0 and #waiting > 0 do
-    local more = {{}}
-    for place, queue in ipairs(waiting) do
+    local more, part = {{}}, credit / #waiting
+    for _, queue in ipairs(waiting) do
         local cost, ending = tonumber(ARGV[7 + 2 * queue]), ARGV[8 + 2 * queue]
-        local share = math.max(1, math.floor(credit / (#waiting - place + 1) / cost))
+        local share = math.max(1, math.floor(part / cost))
         local wanted = math.min(share, math.floor(credit / cost), 1000)
         local left = wanted
         for list = 1, lists do

@@ -1,0 +1,378 @@
+"""The transport takes, acknowledges and requeues messages atomically, next to consumers that use kombu's transport."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kombu
+import pytest
+import redis
+from kombu import Connection, Consumer, Producer, Queue
+from kombu.transport.redis import Transport as KombuTransport
+
+from app.core.config.celery import celery_settings
+from app.worker import transport
+from app.worker.transport import Channel, Transport
+
+URL = celery_settings.broker_url.get_secret_value()
+QUEUES = [Queue(name, routing_key=name) for name in ("probe-a", "probe-b", "probe-long")]
+
+
+class Receiver:
+    """A consumer of the probe queues."""
+
+    def __init__(self, prefetch: int, *, multiplier: int = 1, kind: Any = Transport, timeout: int = 60) -> None:
+        self.messages: list[Any] = []
+        options = {"visibility_timeout": timeout, "queue_prefetch": {"probe-long": 1}, "unacked_restore_throttle": 1}
+        self.connection = Connection(URL, transport=kind, transport_options=options)
+        self.channel: Any = self.connection.default_channel
+        self.channel.qos.multiplier = multiplier
+        self.consumer = Consumer(self.channel, QUEUES, on_message=self.messages.append, prefetch_count=prefetch)
+        self.consumer.consume()
+
+    @property
+    def bodies(self) -> list[Any]:
+        return [message.payload for message in self.messages]
+
+    def drain(self, done: Callable[[], object] = lambda: False, limit: float = 5) -> None:
+        """Handle events until `done`, or until nothing happens."""
+        until = time.monotonic() + limit
+        while not done() and time.monotonic() < until:
+            try:
+                self.connection.drain_events(timeout=0.2)
+            except TimeoutError:
+                if self.channel._asked is None if isinstance(self.channel, Channel) else True:
+                    return
+
+    def receive(self, number: int) -> None:
+        """Handle events until so many messages have arrived."""
+        until = time.monotonic() + 10
+        while len(self.messages) < number and time.monotonic() < until:
+            with contextlib.suppress(TimeoutError):
+                self.connection.drain_events(timeout=0.2)
+        assert len(self.messages) >= number, self.bodies
+
+
+@pytest.fixture
+def client() -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(URL) as connected:
+        connected.flushdb()
+        yield connected
+        connected.flushdb()
+
+
+@pytest.fixture
+def receiver(client: Any) -> Iterator[Callable[..., Receiver]]:
+    opened: list[Receiver] = []
+
+    def new(*args: Any, **kwargs: Any) -> Receiver:
+        opened.append(Receiver(*args, **kwargs))
+        return opened[-1]
+
+    yield new
+    for one in opened:
+        with contextlib.suppress(Exception):
+            one.connection.close()
+
+
+def publish(*bodies: object, queue: str = "probe-a", **options: Any) -> None:
+    with Connection(URL, transport=KombuTransport) as connection:
+        producer = Producer(connection)
+        declared = next(one for one in QUEUES if one.name == queue)
+        for body in bodies:
+            producer.publish(body, routing_key=queue, declare=[declared], **options)
+
+
+def test_a_message_is_taken_and_registered_at_once(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(5))
+    one = receiver(3)
+    one.receive(3)
+    assert one.bodies == [0, 1, 2]
+    assert client.llen("probe-a") == 2
+    registered = client.hgetall("unacked")
+    assert {tag.decode() for tag in registered} == {message.delivery_tag for message in one.messages}
+    assert client.zcard("unacked_index") == 3
+    for record in registered.values():
+        payload, exchange, routing_key = json.loads(record)
+        assert payload["properties"]
+        assert (exchange, routing_key) == ("", "probe-a")
+
+
+def test_the_text_of_a_message_is_registered_unchanged(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish({"big": 9007199254740993, "float": 1.0, "empty": [], "text": "é/"})
+    (text,) = client.lrange("probe-a", 0, -1)
+    one = receiver(1)
+    one.receive(1)
+    (record,) = client.hvals("unacked")
+    assert record == b"[" + text + b', "", "probe-a"]'
+    assert one.bodies == [{"big": 9007199254740993, "float": 1.0, "empty": [], "text": "é/"}]
+
+
+def test_acknowledged_messages_are_unregistered_with_the_next_take(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish(*range(4))
+    one = receiver(2)
+    one.receive(2)
+    for message in one.messages:
+        message.ack()
+    one.receive(4)
+    assert client.hlen("unacked") == client.zcard("unacked_index") == 2
+    for message in one.messages[2:]:
+        message.ack()
+    one.drain(lambda: not client.hlen("unacked"))
+    assert not client.exists("unacked", "unacked_index", "probe-a")
+
+
+def test_an_acknowledgement_from_another_thread_wakes_the_consumer(receiver: Callable[..., Receiver]) -> None:
+    publish(1, 2)
+    one = receiver(1)
+    one.receive(1)
+    timer = threading.Timer(0.2, one.messages[0].ack)
+    timer.start()
+    started = time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        one.connection.drain_events(timeout=30)
+    assert time.monotonic() - started < 20
+    one.receive(2)
+
+
+def test_an_idle_consumer_sends_nothing_until_a_message_arrives(receiver: Callable[..., Receiver], client: Any) -> None:
+    one = receiver(1)
+    one.drain()
+    with client.monitor() as monitor:
+        with pytest.raises(TimeoutError):
+            one.connection.drain_events(timeout=1)
+        client.ping()
+        commands = []
+        for command in monitor.listen():
+            commands.append(command["command"])
+            if command["command"].startswith("PING"):
+                break
+    assert [command for command in commands if "probe-a" in command] == []
+    timer = threading.Timer(0.2, publish, ["late"])
+    timer.start()
+    started = time.monotonic()
+    one.receive(1)
+    assert time.monotonic() - started < transport._CHECK_AFTER
+    timer.join()
+
+
+def test_queues_share_the_prefetch_count_whatever_their_priorities(receiver: Callable[..., Receiver]) -> None:
+    publish(*["urgent"] * 10, priority=0)
+    publish(*["patient"] * 10, queue="probe-b", priority=9)
+    one = receiver(8)
+    one.receive(8)
+    assert sorted(one.bodies) == ["patient"] * 4 + ["urgent"] * 4
+
+
+def test_within_a_queue_the_higher_priority_comes_first(receiver: Callable[..., Receiver]) -> None:
+    publish("low", priority=9)
+    publish("middle", priority=3)
+    publish("high", priority=0)
+    one = receiver(2)
+    one.receive(2)
+    assert one.bodies == ["high", "middle"]
+
+
+def test_a_worker_takes_no_more_long_tasks_than_it_has_processes(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish(*range(10), queue="probe-long")
+    # Two processes with a multiplier of 4.
+    one = receiver(8, multiplier=4)
+    one.drain()
+    assert len(one.messages) == 2
+    assert client.llen("probe-long") == 8
+    one.messages[0].ack()
+    one.receive(3)
+    one.drain()
+    assert len(one.messages) == 3
+
+
+def test_short_tasks_fill_what_long_ones_leave(receiver: Callable[..., Receiver]) -> None:
+    publish(1, queue="probe-long")
+    publish(*range(20))
+    one = receiver(8, multiplier=4)
+    one.drain()
+    assert len(one.messages) == 1 + 4
+
+
+def test_the_messages_of_a_dead_consumer_are_requeued_and_marked(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish("first", "second")
+    dead = receiver(2, timeout=1)
+    dead.receive(2)
+    other = receiver(2, timeout=1)
+    other.receive(2)
+    assert sorted(other.bodies) == ["first", "second"]
+    assert all(message.properties["delivery_info"]["redelivered"] for message in other.messages)
+    # The dead one was only slow: what it acknowledges now is not the other's delivery.
+    for message in dead.messages:
+        message.ack()
+    dead.drain()
+    assert client.hlen("unacked") == 2
+
+
+def test_the_visibility_timeout_is_measured_by_the_clock_of_redis(
+    receiver: Callable[..., Receiver], client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("long")
+    one = receiver(1, timeout=60)
+    one.receive(1)
+    ahead = time.time() + 3600
+    monkeypatch.setattr("kombu.transport.redis.time", lambda: ahead)
+    one.channel.qos.restore_visible(interval=1)
+    assert client.hlen("unacked") == 1
+    (score,) = [score for _, score in client.zrange("unacked_index", 0, -1, withscores=True)]
+    assert abs(score - float(client.time()[0])) < 30
+
+
+def test_a_rejected_message_is_the_next_to_be_taken_last(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish("again", "other")
+    one = receiver(1)
+    one.receive(1)
+    one.messages[0].requeue()
+    one.receive(2)
+    assert one.bodies == ["again", "other"]
+    assert client.hlen("unacked") == 1
+
+
+def test_closing_requeues_what_was_not_acknowledged(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(4))
+    one = receiver(3)
+    one.receive(3)
+    one.messages[0].ack()
+    one.connection.close()
+    assert client.llen("probe-a") == 3
+    assert not client.exists("unacked", "unacked_index")
+
+
+def test_a_refused_call_is_tried_again_and_loses_nothing(
+    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(*range(3))
+    one = receiver(1)
+    one.receive(1)
+    client.replicaof("127.0.0.1", "1")
+    try:
+        one.messages[0].ack()
+        one.drain(limit=1)
+        assert len(one.messages) == 1
+    finally:
+        client.replicaof("NO", "ONE")
+    one.receive(2)
+    one.drain()
+    assert client.hlen("unacked") == 1
+    assert client.llen("probe-a") == 1
+    assert "broker_refuses" in capfd.readouterr().out
+
+
+def test_a_full_redis_is_emptied(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(3))
+    client.config_set("maxmemory", 1)
+    try:
+        one = receiver(1)
+        for number in range(3):
+            one.receive(number + 1)
+            one.messages[number].ack()
+        one.drain(lambda: not client.exists("unacked"))
+        assert not client.exists("unacked", "unacked_index", "probe-a")
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+def test_scripts_that_redis_has_forgotten_are_loaded_again(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(1, 2)
+    one = receiver(1)
+    one.receive(1)
+    client.script_flush()
+    one.messages[0].ack()
+    one.receive(2)
+
+
+@pytest.mark.parametrize("text", [b"no JSON", b"[]", b'{"properties": 1}', b'"text"', b"\xff\xfe", b'{"body": "x"'])
+def test_what_is_no_message_is_delivered_as_one_without_a_task(
+    receiver: Callable[..., Receiver], client: Any, text: bytes
+) -> None:
+    client.lpush("probe-a", text)
+    one = receiver(1)
+    one.receive(1)
+    (message,) = one.messages
+    assert message.headers == {}
+    message.requeue()
+    assert client.lrange("probe-a", 0, -1) == [text], "requeued unchanged"
+
+
+def test_a_body_that_cannot_be_decoded_reaches_the_consumer(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish("text")
+    message = json.loads(client.rpop("probe-a"))
+    message["body"] = "no base64"
+    client.lpush("probe-a", json.dumps(message))
+    one = receiver(1)
+    one.receive(1)
+    with pytest.raises(Exception, match=r".+"):
+        one.messages[0].decode()
+
+
+def test_a_lost_answer_loses_and_marks_no_message(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish("only")
+    one = receiver(1)
+    one.channel.send_take()
+    connection = one.channel._takes_client.connection
+    deadline = time.monotonic() + 5
+    while not client.hlen("unacked") and time.monotonic() < deadline:
+        client.ping()
+    assert client.hlen("unacked") == 1
+    connection.disconnect()
+    one.receive(1)
+    assert not one.messages[0].properties["delivery_info"].get("redelivered")
+    assert client.hlen("unacked") == 1
+
+
+def test_kombu_consumers_share_the_queues(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(20))
+    new, old = receiver(1), receiver(1, kind=KombuTransport)
+    done: list[Any] = []
+    deadline = time.monotonic() + 20
+    while len(done) < 20 and time.monotonic() < deadline:
+        for one in (new, old):
+            with contextlib.suppress(TimeoutError):
+                one.connection.drain_events(timeout=0.1)
+            while one.messages:
+                done.append(one.messages[0].payload)
+                one.messages.pop(0).ack()
+    new.drain()
+    assert sorted(done) == list(range(20))
+    assert not client.exists("unacked")
+
+
+def test_kombu_requeues_what_a_dead_consumer_of_this_transport_had(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish("one", priority=3)
+    dead = receiver(1)
+    dead.receive(1)
+    old = receiver(1, kind=KombuTransport, timeout=1)
+    client.zadd("unacked_index", dict.fromkeys(client.zrange("unacked_index", 0, -1), 1))
+    old.receive(1)
+    assert old.bodies == ["one"]
+
+
+def test_a_single_message_is_got_and_registered(client: Any) -> None:
+    publish("x")
+    with Connection(URL, transport=Transport) as connection:
+        message = connection.default_channel.basic_get("probe-a")
+        assert client.hlen("unacked") == 1
+        message.ack()
+        assert client.hlen("unacked") == 0
+
+
+def test_an_untested_version_of_kombu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kombu, "VERSION", kombu.VERSION._replace(minor=99))
+    with pytest.raises(RuntimeError, match="CELERY_TRANSPORT=kombu"):
+        transport.register()
