@@ -32,6 +32,8 @@ def isolate(folder: Path) -> None:
     """Keep this machine's settings out; called before Copier is imported, which copies the environment then."""
     (folder / "settings.yml").write_text("{}\n", encoding="utf-8")
     (folder / "gitconfig").write_text("[user]\n\tname = Bench\n\temail = bench@example.com\n", encoding="utf-8")
+    # As a user's Python does: without it, both updates would mostly compile Copier's modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.update(
         COPIER_CACHE_DIR=str(folder / "cache"),
         COPIER_SETTINGS_PATH=str(folder / "settings.yml"),
