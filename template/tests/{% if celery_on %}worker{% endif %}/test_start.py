@@ -1,0 +1,193 @@
+"""Before and after a run, a task takes few round trips to Redis, and a revoked task does not run."""
+
+import secrets
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery import states
+from celery.app.trace import trace_task
+
+from app.core.celery import celery_app
+from app.core.config.celery import celery_settings
+from app.worker import redelivery, revocation
+from app.worker.broker import results_client
+from app.worker.status import read_status
+
+
+class Runs:
+    """A task with a result and one without, that count how often they ran."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.with_result: Any = celery_app.task(name="test.with_result")(self._count)
+        self.without_result: Any = celery_app.task(name="test.without_result", ignore_result=True)(self._count)
+
+    def _count(self) -> None:
+        self.number += 1
+
+    def deliver(self, task: Any, task_id: str, *, redelivered: bool = False, **headers: object) -> None:
+        """Run the task as a worker does."""
+        delivery = {"routing_key": "default", "redelivered": redelivered}
+        request = {
+            "id": task_id,
+            "retries": 0,
+            "ignore_result": task.ignore_result,
+            "delivery_info": delivery,
+            **headers,
+        }
+        trace_task(task, task_id, (), {}, request, app=celery_app)
+
+
+@pytest.fixture
+def runs() -> Iterator[Runs]:
+    """Give the two tasks."""
+    made = Runs()
+    yield made
+    celery_app.tasks.unregister(made.with_result)
+    celery_app.tasks.unregister(made.without_result)
+
+
+@pytest.fixture
+def revoked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give a process that has not read any revocation."""
+    made: Any = revocation._Revoked()
+    monkeypatch.setattr("app.worker.revocation._revoked", made)
+    return made
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Give the commands that are sent to Redis from now on."""
+    sent: list[bytes] = []
+    send: Any = redis.Connection.send_packed_command
+
+    def count(self: Any, command: Any, *args: Any, **kwargs: Any) -> Any:
+        sent.append(b"".join(command if isinstance(command, list) else [command]))
+        return send(self, command, *args, **kwargs)
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", count)
+    return sent
+
+
+@pytest.fixture(params=["with_result", "without_result"])
+def task(runs: Runs, request: pytest.FixtureRequest) -> Any:
+    """Give each of the tasks."""
+    return getattr(runs, request.param)
+
+
+def _status(task_id: str) -> str | None:
+    known = read_status(task_id)
+    return known.status if known else None
+
+
+def test_a_task_takes_two_round_trips_and_one_without_a_result_none(
+    runs: Runs, revoked: Any, round_trips: list[bytes]
+) -> None:
+    for task in (runs.with_result, runs.without_result):
+        # Redis gets the scripts, and the process reads the list of revocations.
+        runs.deliver(task, str(uuid.uuid4()))
+    round_trips.clear()
+    task_id = str(uuid.uuid4())
+    runs.deliver(runs.with_result, task_id, redelivered=True)
+    assert len(round_trips) == 2
+    assert all(b"EVALSHA" in command for command in round_trips)
+    assert _status(task_id) == states.SUCCESS
+    round_trips.clear()
+    runs.deliver(runs.without_result, str(uuid.uuid4()))
+    assert round_trips == []
+
+
+def test_a_revoked_task_does_not_run(runs: Runs, revoked: Any, task: Any) -> None:
+    task_id = str(uuid.uuid4())
+    revocation.store([task_id])
+    runs.deliver(task, task_id)
+    assert (runs.number, _status(task_id)) == (0, states.REVOKED)
+
+
+def test_a_header_does_not_replace_the_check(runs: Runs, revoked: Any, task: Any) -> None:
+    task_id = str(uuid.uuid4())
+    revocation.store([task_id])
+    runs.deliver(task, task_id, start=[False, 0])
+    assert runs.number == 0
+
+
+def test_a_revocation_is_noticed_when_the_list_is_read_again(
+    runs: Runs, revoked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    runs.deliver(runs.without_result, first)
+    revocation.store([second])
+    monkeypatch.setattr("app.worker.revocation.REFRESH_AFTER", -1)
+    runs.deliver(runs.without_result, second)
+    assert runs.number == 1
+
+
+def test_more_revocations_than_a_process_remembers_are_looked_up(
+    runs: Runs, revoked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.revocation.MAX_LISTED", 1)
+    task_ids = [str(uuid.uuid4()) for _ in range(3)]
+    revocation.store(task_ids)
+    for task_id in [*task_ids, str(uuid.uuid4())]:
+        runs.deliver(runs.without_result, task_id)
+    assert runs.number == 1
+
+
+def test_a_revocation_of_an_earlier_release_is_noticed_and_expires_as_stored(runs: Runs, revoked: Any) -> None:
+    client = results_client()
+    task_id = str(uuid.uuid4())
+    client.set(revocation.key(task_id), 1, ex=100)
+    client.delete("revocations/version")
+    runs.deliver(runs.without_result, task_id)
+    assert runs.number == 0
+    assert client.ttl(revocation.key(task_id)) <= 100
+    assert client.zscore("revocations", task_id) <= client.time()[0] + 100
+    assert 0 < client.ttl("revocations/version") <= 86400, "others may still be stored by a process of that release"
+
+
+def test_an_expired_revocation_leaves_the_list() -> None:
+    client = results_client()
+    client.zadd("revocations", {"expired": client.time()[0] - 1})
+    revocation.store(["other"])
+    assert client.zscore("revocations", "expired") is None
+
+
+def test_a_task_runs_whose_revocation_cannot_be_looked_up(
+    runs: Runs, revoked: Any, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise redis.exceptions.ConnectionError("Redis is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("app.worker.result_backend._START", refuse)
+        # Restored: after a refusal, STARTED is not written for a while.
+        patched.setattr(celery_app.backend, "_information_refused_at", float("-inf"))
+        patched.setattr("app.worker.revocation._READ", refuse)
+        patched.setattr("app.worker.revocation.is_stored", refuse)
+        runs.deliver(task, str(uuid.uuid4()))
+    assert runs.number == 1
+
+
+def test_a_redelivery_is_counted_with_started_and_without(runs: Runs, task: Any) -> None:
+    task_id = secrets.token_hex(8)
+    for _ in range(celery_settings.max_redeliveries + 2):
+        runs.deliver(task, task_id, redelivered=True)
+    assert runs.number == celery_settings.max_redeliveries
+    assert 0 < results_client().ttl(redelivery.key(task_id)) <= redelivery.COUNTED_FOR
+
+
+def test_whoever_has_subscribed_is_sent_every_state(runs: Runs) -> None:
+    task_id = str(uuid.uuid4())
+    backend: Any = celery_app.backend
+    with results_client().pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe(backend.get_key_for_task(task_id))
+        channel.get_message(timeout=5)
+        runs.deliver(runs.with_result, task_id)
+        messages = [channel.get_message(timeout=1) for _ in range(4)]
+    assert [backend.decode(message["data"])["status"] for message in messages if message] == [
+        states.STARTED,
+        states.SUCCESS,
+    ]
