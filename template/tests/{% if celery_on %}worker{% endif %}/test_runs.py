@@ -1,5 +1,7 @@
-"""Before and after a run, a task takes few round trips to Redis, and a revoked task does not run."""
+"""A run of a task: its round trips to Redis, what keeps it from running, and its line in the log."""
 
+import contextlib
+import logging
 import secrets
 import uuid
 from collections.abc import Iterator
@@ -7,8 +9,10 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 from celery import states
 from celery.app.trace import trace_task
+from celery.exceptions import Ignore, Reject
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
@@ -191,3 +195,52 @@ def test_whoever_has_subscribed_is_sent_every_state(runs: Runs) -> None:
         states.STARTED,
         states.SUCCESS,
     ]
+
+
+def _end(how: str) -> None:
+    errors = {"fail": ValueError("no"), "ignore": Ignore("no"), "reject": Reject("no"), "exit": SystemExit(1)}
+    if how in errors:
+        raise errors[how]
+
+
+def _run(how: str, level: int = logging.INFO, **headers: object) -> list[Any]:
+    """Run a task as a worker does, and return its log lines."""
+    task: Any = celery_app.task(name="test.logged", ignore_result=True, log_level=level)(_end)
+    delivery = {"routing_key": "high", "redelivered": False}
+    request = {"id": "x", "retries": 0, "ignore_result": True, "delivery_info": delivery, **headers}
+    try:
+        with (
+            structlog.testing.capture_logs() as lines,
+            pytest.raises(SystemExit) if how == "exit" else contextlib.nullcontext(),
+        ):
+            trace_task(task, "x", (how,), {}, request, app=celery_app)
+    finally:
+        celery_app.tasks.unregister(task)
+    assert structlog.contextvars.get_contextvars() == {}
+    return list(lines)
+
+
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [
+        ("succeed", "SUCCESS"),
+        ("fail", "FAILURE"),
+        ("ignore", "IGNORED"),
+        ("reject", "REJECTED"),
+        ("exit", None),
+    ],
+)
+def test_a_run_is_logged_when_it_ends_whatever_its_end(how: str, state: str | None) -> None:
+    start, end = _run(how)
+    assert (start["event"], start["log_level"]) == ("task_started", "debug")
+    assert (end["event"], end["log_level"], end["state"]) == ("task_finished", "info", state)
+
+
+def test_a_line_has_the_queue_the_wait_and_the_attempt() -> None:
+    _, end = _run("succeed", retries=2, published_at=0)
+    assert (end["queue"], end["attempt"]) == ("high", 3)
+    assert end["queue_wait"] > end["run_time"] >= 0
+
+
+def test_a_task_may_log_at_another_level() -> None:
+    assert [line["log_level"] for line in _run("succeed", logging.DEBUG)] == ["debug", "debug"]
