@@ -16,6 +16,7 @@ from celery._state import get_current_task
 from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.result import ResultSet
+from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
 from app.worker import redelivery, revocation, start
@@ -93,10 +94,15 @@ class RetriedWrites:
         keys = [backend.get_key_for_task(task_id), owner_key(task_id)]
         args = [value, expires, owner_of(request) or "", jobs_key(""), task_id if ends else ""]
         if state == states.STARTED and request is not None:
-            keys += [revocation.key(task_id), redelivery.key(task_id)]
-            args += [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
-            is_revoked, redeliveries = _START(backend.client, keys, args)
-            request.start = start.Start(bool(is_revoked), redeliveries)
+            more_keys = [revocation.key(task_id), redelivery.key(task_id)]
+            more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
+            try:
+                is_revoked, redeliveries = _START(backend.client, keys + more_keys, args + more)
+            except NoPermissionError:
+                # A user that is restricted to the keys of results.
+                _STORE(backend.client, keys, args)
+            else:
+                request.start = start.Start(bool(is_revoked), redeliveries)
         else:
             (_END if ends else _STORE)(backend.client, keys, args)
         return result

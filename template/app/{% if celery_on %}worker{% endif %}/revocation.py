@@ -28,12 +28,14 @@ EXPIRES = 30 * 86400
 REFRESH_AFTER = 1.0
 """Seconds after which a process reads the list of revocations again."""
 
-MAX_LISTED = 10_000
-"""If more tasks are revoked, a process looks up each task instead: its memory is limited."""
+MAX_LISTED = 2000
+"""If more tasks are revoked, a process looks up each task instead: every process reads the whole list after a change."""
 
 _PREFIX = "revoked:"
 _INDEX = "revocations"
 _VERSION = "revocations/version"
+_IMPORTING = "revocations/importing"
+_IMPORT_TAKES = 60
 _IMPORT_EVERY = 86400
 """Seconds after which revocations that are not in the list, as releases before 0.6.0 store them, are added to it."""
 
@@ -143,6 +145,10 @@ class _Revoked:
         client = results_client()
         version, *ids = self._read(client)
         if version is None:
+            if not client.set(_IMPORTING, 1, nx=True, ex=_IMPORT_TAKES):
+                # Another process does it; until then, each task is looked up.
+                self._ids = None
+                return
             _import_unlisted(client)
             version, *ids = self._read(client)
         if ids:

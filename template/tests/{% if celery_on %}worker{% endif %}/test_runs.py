@@ -104,6 +104,36 @@ def test_a_task_takes_two_round_trips_and_one_without_a_result_none(
     assert round_trips == []
 
 
+def test_a_process_looks_up_tasks_while_another_one_reads_older_revocations(
+    runs: Runs, revoked: Any, round_trips: list[bytes]
+) -> None:
+    client = results_client()
+    task_id = str(uuid.uuid4())
+    client.set(revocation.key(task_id), 1, ex=100)
+    client.delete("revocations/version")
+    client.set("revocations/importing", 1, ex=100)
+    for one in (task_id, str(uuid.uuid4())):
+        runs.deliver(runs.without_result, one)
+    assert runs.number == 1
+    assert not [command for command in round_trips if b"SCAN" in command]
+    client.delete("revocations/importing")
+
+
+def test_started_is_stored_for_a_user_of_the_keys_of_results_alone(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr("app.worker.start.check", lambda _, task_id: seen.append(_status(task_id)))
+    admin, name = results_client(), f"user-{secrets.token_hex(4)}"
+    admin.acl_setuser(name, enabled=True, nopass=True, keys=["celery*"], channels=["*"], categories=["+@all"])
+    options = {**admin.connection_pool.connection_kwargs, "username": name, "password": "x"}
+    try:
+        with redis.Redis(connection_pool=redis.ConnectionPool(**options)) as client, monkeypatch.context() as patched:
+            patched.setattr(celery_app.backend, "client", client)
+            runs.deliver(runs.with_result, str(uuid.uuid4()))
+    finally:
+        admin.acl_deluser(name)
+    assert seen == [states.STARTED]
+
+
 def test_a_revoked_task_does_not_run(runs: Runs, revoked: Any, task: Any) -> None:
     task_id = str(uuid.uuid4())
     revocation.store([task_id])
@@ -144,7 +174,7 @@ def test_a_revocation_of_an_earlier_release_is_noticed_and_expires_as_stored(run
     client = results_client()
     task_id = str(uuid.uuid4())
     client.set(revocation.key(task_id), 1, ex=100)
-    client.delete("revocations/version")
+    client.delete("revocations/version", "revocations/importing")
     runs.deliver(runs.without_result, task_id)
     assert runs.number == 0
     assert client.ttl(revocation.key(task_id)) <= 100
