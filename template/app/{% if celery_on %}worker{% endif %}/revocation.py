@@ -133,15 +133,17 @@ class _Revoked:
             redis.exceptions.RedisError: Redis does not answer.
         """
         if time.monotonic() - self._read_at > REFRESH_AFTER:
-            # In the threads pool, others wait for the first answer.
+            # In the threads pool, others wait for the answer.
             with self._lock:
                 if time.monotonic() - self._read_at > REFRESH_AFTER:
-                    self._refresh()
+                    try:
+                        self._refresh()
+                    finally:
+                        # Also if it fails: with a frozen Redis each attempt takes a timeout.
+                        self._read_at = time.monotonic()
         return is_stored(task_id) if self._ids is None else task_id in self._ids
 
     def _refresh(self) -> None:
-        # Also if it fails: with a frozen Redis each attempt takes a timeout.
-        self._read_at = time.monotonic()
         client = results_client()
         version, *ids = self._read(client)
         if version is None:

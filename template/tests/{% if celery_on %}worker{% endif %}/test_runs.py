@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import secrets
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -117,6 +118,27 @@ def test_a_process_looks_up_tasks_while_another_one_reads_older_revocations(
     assert runs.number == 1
     assert not [command for command in round_trips if b"SCAN" in command]
     client.delete("revocations/importing")
+
+
+def test_threads_wait_for_the_list_that_one_of_them_reads(revoked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, answer = threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def read(*_: object) -> list[object]:
+        reads.set()
+        assert answer.wait(20)
+        return [b"1", [b"x"]]
+
+    monkeypatch.setattr("app.worker.revocation._READ", read)
+    threads = [threading.Thread(target=lambda: found.append(revocation.is_listed("x"))) for _ in range(2)]
+    threads[0].start()
+    assert reads.wait(20)
+    threads[1].start()
+    threads[1].join(0.2)
+    answer.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [True, True]
 
 
 def test_started_is_stored_for_a_user_of_the_keys_of_results_alone(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
