@@ -5,6 +5,7 @@ A final state is written again until it is stored or `CELERY_RESULT_RETRY` secon
 the task runs again. STARTED and progress are only information: if they are refused, the task continues.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +20,9 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import redelivery, revocation, start
+from app.worker import owners, redelivery, revocation, start
 from app.worker.broker import OUTAGES, lua_script
 from app.worker.job_limit import jobs_key
-from app.worker.owners import owner_key, owner_of
 from app.worker.workflow_failures import WorkflowFailures
 
 _RETRY_OUTSIDE_TASK = 2.0
@@ -91,8 +91,9 @@ class RetriedWrites:
         value = backend.encode({**meta, "task_id": task_id})
         expires = backend.failure_expires if state == states.FAILURE else backend.expires
         ends = state in states.READY_STATES
-        keys = [backend.get_key_for_task(task_id), owner_key(task_id)]
-        args = [value, expires, owner_of(request) or "", jobs_key(""), task_id if ends else ""]
+        key = backend.get_key_for_task(task_id)
+        keys = [key, key + owners.SUFFIX]
+        args = [value, expires, owners.owner_of(request) or "", _jobs_prefix(), task_id if ends else ""]
         if state == states.STARTED and request is not None:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
             more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
@@ -212,6 +213,11 @@ def retry_until_stored(write: Callable[[], None], task_id: str, state: str) -> N
         pause = min(2 * pause, _MAX_PAUSE)
     _logger.error("result_not_stored", task_id=task_id, state=state, error=repr(refusal), action="requeued")
     raise Reject(f"{state} could not be stored: {refusal!r}", requeue=True) from refusal
+
+
+@functools.cache
+def _jobs_prefix() -> bytes:
+    return jobs_key("")
 
 
 def _members(result: Any) -> Iterator[Any]:
