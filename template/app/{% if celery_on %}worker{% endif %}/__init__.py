@@ -17,10 +17,11 @@ Run a task
     refusals           pauses while Redis refuses commands
     event_loop         one event loop per worker process, for `async def` tasks
     request            `AppRequest`: one delivery of a task, in the worker's main process
+    start              whether a task may run: revocation, redelivery limit and STARTED in one round trip
     time_limits        hard and soft time limits that fit together
     result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed
-    logs               a log line when a task starts and when it ends
+    logs               a log line when a task ends
 
 When a worker or a message fails: docs/worker-failures.md
     redelivery         the redelivery limit, requeued messages, and which deliveries do not count

@@ -1,12 +1,13 @@
 """The only way to the Redis clients of the broker and of the result store, for `def` and for `async def` code."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from celery import current_app
 from kombu.exceptions import LimitExceeded, OperationalError
+from redis.commands.core import Script
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
@@ -57,6 +58,16 @@ def results_client() -> Any:
     """Return the Redis client of the result store's database."""
     backend: Any = current_app.backend
     return backend.client
+
+
+def lua_script(text: str) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
+    """Return a function that runs a script, given a client, its keys and its arguments; Redis gets the text only once."""
+    script: Any = Script(None, text.encode())  # type: ignore[arg-type]
+
+    def run(client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        return script(keys, args, client)
+
+    return run
 
 
 def result_key(task_id: str) -> bytes:

@@ -1,13 +1,14 @@
-"""A log line when a task starts and when it ends, with how long it waited in its queue and how long it ran."""
+"""A log line when a task ends, with how long it waited in its queue and how long it ran; at DEBUG also when it starts."""
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import structlog
-from celery import current_app
-from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun
+from celery import current_app, states
+from celery.signals import before_task_publish, setup_logging
 
 from app.core.logging import configure_logging
 
@@ -15,11 +16,9 @@ _logger = structlog.get_logger("app.worker")
 
 
 def connect() -> None:
-    """Have Celery log through the application's configuration, and log when each task starts and ends."""
+    """Have Celery log through the application's configuration, and add to messages what the log lines need."""
     setup_logging.connect(_configure, weak=False)
     before_task_publish.connect(_add_headers, weak=False)
-    task_prerun.connect(_log_start, weak=False)
-    task_postrun.connect(_log_end, weak=False)
 
 
 def _configure(**_: object) -> None:
@@ -37,25 +36,36 @@ def queue_wait(request: Any) -> float | None:
     published: float | None = request.get("published_at")
     if published is None:
         return None
-    if request.eta:
-        published = max(published, datetime.fromisoformat(request.eta).timestamp())
+    eta = request.get("eta")
+    if eta:
+        published = max(published, datetime.fromisoformat(eta).timestamp())
     return round(max(0.0, time.time() - published), 3)
 
 
-def _level(task: Any) -> int:
-    return getattr(task, "log_level", logging.INFO)
+def log_end(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Celery's tracer of a task with a log line; signals would take as long as the line."""
+    level = getattr(task, "log_level", logging.INFO)
 
+    def trace(task_id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
+        start, wait = time.perf_counter(), queue_wait(request)
+        tokens = structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+        attempt = (request.get("retries") or 0) + 1
+        state = None
+        try:
+            _logger.debug("task_started", queue_wait=wait, attempt=attempt)
+            ended = tracer(task_id, args, kwargs, request)
+            state = ended.info.state if ended.info else states.SUCCESS
+            return ended
+        finally:
+            _logger.log(
+                level,
+                "task_finished",
+                state=state,
+                queue=(request.get("delivery_info") or {}).get("routing_key"),
+                queue_wait=wait,
+                run_time=round(time.perf_counter() - start, 4),
+                attempt=attempt,
+            )
+            structlog.contextvars.reset_contextvars(**tokens)
 
-def _log_start(task_id: str, task: Any, **_: object) -> None:
-    wait = queue_wait(task.request)
-    # In the request and not by id: in the threads pool the next attempt may start before this one has ended.
-    task.request.measured = time.perf_counter(), wait
-    structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
-    _logger.log(_level(task), "task_started", queue_wait=wait, retries=task.request.retries)
-
-
-def _log_end(task: Any, state: str | None = None, **_: object) -> None:
-    start, wait = task.request.measured
-    run_time = round(time.perf_counter() - start, 4)
-    _logger.log(_level(task), "task_finished", state=state, queue_wait=wait, run_time=run_time)
-    structlog.contextvars.unbind_contextvars("task", "task_id")
+    return trace

@@ -16,6 +16,9 @@ HEADER = "owner"
 PRIORITY = 3
 """Priority of tasks that have an owner. Scheduled tasks have 0 and overtake them in every queue: Redis delivers 0 first."""
 
+SUFFIX = b"/owner"
+"""The end of a key of an owner, after that of the task: with a character that the id of no task has in GET /task."""
+
 _owner: ContextVar[str | None] = ContextVar("task_owner", default=None)
 
 
@@ -42,8 +45,7 @@ def current_owner(request: Any) -> str | None:
 
 def owner_key(task_id: str) -> bytes:
     """Return the key of a task's owner: among those of results, which every user of the result store's Redis may use."""
-    # With a character that the id of no task has in GET /task.
-    return result_key(f"{task_id}/owner")
+    return result_key(task_id) + SUFFIX
 
 
 __getattr__ = moved_attributes(

@@ -8,46 +8,39 @@ cannot be stored (`result_backend`), its retry cannot be queued (`task`) or its 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import structlog
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo, trace_ok_t
 from celery.exceptions import Reject
 from celery.worker.request import Request
-from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
 from app.worker.broker import results_client
 
-_COUNTED_FOR = 86400
+COUNTED_FOR = 86400
 """Seconds after the last redelivery when the count is forgotten."""
-
-_logger = structlog.get_logger("app.worker")
 
 
 class RedeliveryLimitExceeded(Exception):
     """The task's process has died too often; the task is not run again."""
 
 
-def check_redelivery_limit(task: Any, task_id: str) -> None:
-    """Count this delivery if it is a redelivery, and return if the task may run.
+def check_limit(task: Any, redeliveries: int) -> None:
+    """Return if a task may run that was redelivered so often.
 
     Raises:
         RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
     """
-    if not (task.request.delivery_info or {}).get("redelivered"):
-        return
     limit = celery_settings.max_redeliveries
-    try:
-        count = count_redelivery(task_id)
-    except RedisError as error:
-        # Raising would end the task before it ran; a delivery that is not counted only postpones the limit.
-        _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
-        return
-    if count > limit:
+    if redeliveries > limit:
         raise RedeliveryLimitExceeded(
-            f"{task.name} was redelivered {count} times, as its worker died each time; "
+            f"{task.name} was redelivered {redeliveries} times, as its worker died each time; "
             f"CELERY_MAX_REDELIVERIES={limit} allows no more"
         )
+
+
+def key(task_id: str) -> str:
+    """Return the key of a task's count."""
+    return f"redelivered:{task_id}"
 
 
 def count_redelivery(task_id: str) -> int:
@@ -71,9 +64,8 @@ def excuse_redeliveries(task_ids: Iterable[str]) -> None:
 def _add_redeliveries(task_ids: Iterable[str], number: int) -> list[int]:
     with results_client().pipeline() as pipe:
         for task_id in task_ids:
-            key = f"redelivered:{task_id}"
-            pipe.incrby(key, number)
-            pipe.expire(key, _COUNTED_FOR)
+            pipe.incrby(key(task_id), number)
+            pipe.expire(key(task_id), COUNTED_FOR)
         return [int(count) for count in pipe.execute()[::2]]
 
 

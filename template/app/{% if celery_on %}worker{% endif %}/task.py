@@ -12,8 +12,8 @@ from celery.exceptions import Reject
 from kombu.exceptions import EncodeError
 
 from app.core.moved import moved_attributes
-from app.worker import event_loop, owners, revocation
-from app.worker.redelivery import check_redelivery_limit, return_rejection
+from app.worker import event_loop, logs, owners, start
+from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.time_limits import complete_limits
 
@@ -101,7 +101,7 @@ class AppTask(Task[Any, Any]):
 
     @__trace__.setter
     def __trace__(self, tracer: Any) -> None:
-        self.__dict__["tracer"] = return_rejection(tracer)
+        self.__dict__["tracer"] = logs.log_end(self, return_rejection(tracer))
 
     @property
     def request(self) -> Any:
@@ -138,9 +138,7 @@ class AppTask(Task[Any, Any]):
             celery.exceptions.Ignore: it was revoked.
             app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
         """
-        if not self.request.is_eager:
-            revocation.stop_if_revoked(self)
-        check_redelivery_limit(self, task_id)
+        start.check(self, task_id)
 
     def retry(self, args: Any = None, kwargs: Any = None, exc: Any = None, *more: Any, **options: Any) -> Any:
         """Store RETRY, then queue the next attempt as Celery does; see `ResultBackend`.

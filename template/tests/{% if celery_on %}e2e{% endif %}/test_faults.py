@@ -104,7 +104,7 @@ def test_a_worker_told_to_stop_finishes_what_it_runs_once(
     wait_until(lambda: stack.http.get(f"/task/{result.id}").json()["status"] == "STARTED", 30, "the task to start")
     stopping = stack.worker
     stopping.process.terminate()
-    stack.worker = start_worker(tmp_path / "next.log", **stack.environment)
+    stack.worker = start_worker(tmp_path / "next.log", **stack.environment, LOG_LEVEL="DEBUG")
     stopping.process.wait(60)
     assert stack.state(result.id)["status"] == "SUCCESS"
     assert not stack.worker.lines("task_started")

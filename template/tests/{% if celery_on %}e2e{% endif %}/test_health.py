@@ -109,7 +109,7 @@ def test_a_worker_that_takes_nothing_loses_its_heartbeat(server: _Server, tmp_pa
 def test_a_long_task_in_a_solo_worker_is_no_reason_to_restart_it(
     server: _Server, tmp_path: Path, probe_task: Any
 ) -> None:
-    worker = start_worker(tmp_path / "worker.log", pool="solo", **server.environment)
+    worker = start_worker(tmp_path / "worker.log", pool="solo", **server.environment, LOG_LEVEL="DEBUG")
     try:
         _send(server, probe_task("mark"), 1, 6)
         wait_until(lambda: worker.lines("task_started"), 20, "the task to start")

@@ -78,7 +78,23 @@ def _idle(broker: Any) -> bool:
     return not broker.llen("default") and not broker.hlen("unacked")
 
 
-@pytest.mark.parametrize("refuse", [replica, full, alone, forbidden])
+def test_a_full_result_store_takes_how_tasks_start_and_end(
+    worker: Running, broker: Any, store: Any, probe_task: Any
+) -> None:
+    before = len(worker.lines("result_not_stored"))
+    ids = [probe_task("mark").delay(number, 0.5).id for number in range(4)]
+    failed = probe_task("fail").delay().id
+    allow = full(store)
+    try:
+        wait_until(lambda: "STARTED" in _states(store, ids), 20, "a task to start")
+        wait_until(lambda: _states(store, [*ids, failed]) == ["SUCCESS"] * 4 + ["FAILURE"], 30, "all to end")
+    finally:
+        allow()
+    wait_until(lambda: _idle(broker), 10, "all to be acknowledged")
+    assert len(worker.lines("result_not_stored")) == before
+
+
+@pytest.mark.parametrize("refuse", [replica, alone, forbidden])
 def test_a_result_store_that_refuses_loses_no_task(
     worker: Running, broker: Any, store: Any, probe_task: Any, cache_client: Any, refuse: Any
 ) -> None:

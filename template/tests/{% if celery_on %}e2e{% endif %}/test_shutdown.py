@@ -15,7 +15,7 @@ from tests.e2e.processes import Running, start_worker, wait_until
 
 GRACE = 2.0
 # Were anything to wait for the visibility timeout, it would wait longer than these tests do.
-SLOW = {"CELERY_SOFT_SHUTDOWN_TIMEOUT": str(GRACE), "CELERY_VISIBILITY_TIMEOUT": "3600"}
+SLOW = {"CELERY_SOFT_SHUTDOWN_TIMEOUT": str(GRACE), "CELERY_VISIBILITY_TIMEOUT": "3600", "LOG_LEVEL": "DEBUG"}
 
 
 @pytest.fixture

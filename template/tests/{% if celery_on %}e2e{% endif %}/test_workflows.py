@@ -55,7 +55,7 @@ def _steps(result: Any) -> list[str]:
 
 
 def _ran(stack: Stack, task_id: str) -> bool:
-    return any(line["task_id"] == task_id for line in stack.worker.lines("task_started"))
+    return any(line["task_id"] == task_id for line in stack.worker.lines("task_finished"))
 
 
 async def test_a_chain_hands_each_result_on(stack: Stack, told: _Told) -> None:

@@ -1,0 +1,65 @@
+"""Whether a task may run. Its revocation is looked up and its redelivery counted in the call that stores STARTED.
+
+A task without a result has no such call: the list of revocations is in memory, and only a redelivery is counted in Redis.
+"""
+
+from typing import Any, NamedTuple
+
+import structlog
+from redis.exceptions import RedisError
+
+from app.worker import redelivery, revocation
+
+_logger = structlog.get_logger("app.worker")
+
+
+class Start(NamedTuple):
+    """What the call that stores STARTED returns."""
+
+    is_revoked: bool
+    redeliveries: int
+    """How often the task was redelivered; 0 if this is not a redelivery."""
+
+
+def check(task: Any, task_id: str) -> None:
+    """Return if the task may run.
+
+    Raises:
+        celery.exceptions.Ignore: it was revoked.
+        app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
+    """
+    request = task.request
+    # A header of the message may have any name, but not this type.
+    start = request.__dict__.get("start")
+    if isinstance(start, Start):
+        is_revoked, redeliveries = start
+    else:
+        is_revoked = not request.is_eager and _is_revoked(request)
+        redeliveries = 0 if is_revoked or not is_redelivered(request) else _count(task_id)
+    if is_revoked:
+        revocation.stop(task)
+    redelivery.check_limit(task, redeliveries)
+
+
+def is_redelivered(request: Any) -> bool:
+    """Return whether the broker delivered this message before."""
+    return bool((request.delivery_info or {}).get("redelivered"))
+
+
+def _is_revoked(request: Any) -> bool:
+    look_up = revocation.is_listed if request.ignore_result else revocation.is_stored
+    try:
+        return look_up(request.id)
+    except RedisError as error:
+        # At least once: a task that cannot be looked up runs.
+        _logger.warning("revocation_not_checked", task_id=request.id, error=repr(error))
+        return False
+
+
+def _count(task_id: str) -> int:
+    try:
+        return redelivery.count_redelivery(task_id)
+    except RedisError as error:
+        # Raising would end the task before it ran; a delivery that is not counted only postpones the limit.
+        _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
+        return 0
