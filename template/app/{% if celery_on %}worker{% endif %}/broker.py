@@ -1,4 +1,4 @@
-"""The only way to the Redis clients of the broker and of the result store, for `def` and for `async def` code."""
+"""The only way to the Redis clients of the broker and of the result store; `async def` code also has `pipeline`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
