@@ -2,8 +2,6 @@
 
 import asyncio
 import contextvars
-import os
-import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +23,7 @@ _MAX_WAITING = 10_000
 """Calls that may wait for a frozen Redis; each is given up after `CELERY_PUBLISH_TIMEOUT`."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Commands:
     """Each `Command` in the order in which they run, or the replies to them. Those for one server are one round trip."""
 
@@ -179,23 +177,19 @@ class _Connections:
                 await connection.close()
 
 
-_lock = threading.Lock()
 _loops: dict[asyncio.AbstractEventLoop, _Connections] = {}
-_pid = 0
 
 
 async def _connections() -> _Connections:
-    global _loops, _pid
     loop = asyncio.get_running_loop()
-    with _lock:
-        if _pid != os.getpid():
-            # After a fork, the inherited connections belong to the parent.
-            _pid, _loops = os.getpid(), {}
-        if loop in _loops:
-            return _loops[loop]
-        for closed in [other for other in _loops if other.is_closed()]:
-            del _loops[closed]
-        connections = _loops[loop] = _Connections()
+    known = _loops.get(loop)
+    if known is not None:
+        return known
+    # A copy: other threads have event loops too.
+    for other in list(_loops):
+        if other.is_closed():
+            _loops.pop(other, None)
+    connections = _loops[loop] = _Connections()
     await anext(connections.closing)
     return connections
 

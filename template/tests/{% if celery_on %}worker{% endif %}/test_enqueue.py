@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import redis
 from celery import chain, group
-from celery.signals import after_task_publish, before_task_publish
+from celery.signals import after_task_publish, before_task_publish, task_prerun
 from kombu import Exchange, Queue
 from pydantic import SecretStr
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
@@ -27,7 +28,7 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker import memory_limit, publish
+from app.worker import memory_limit, owners, pipeline, publish
 from app.worker.job_limit import TooManyJobs
 from app.worker.publish import QueueFull, QueueUnavailable, enqueue, enqueue_many, status_of
 from app.worker.serializer import InvalidArguments
@@ -206,23 +207,59 @@ async def test_large_arguments_are_not_encoded_on_the_event_loop(broker: Any) ->
 
 
 async def test_eager_tasks_run_at_once(broker: Any) -> None:
+    loop_thread, threads = threading.current_thread(), set()
+
+    def note(**_: object) -> None:
+        threads.add(threading.current_thread())
+
     celery_app.conf.task_always_eager = True
+    task_prerun.connect(note)
     try:
         assert (await enqueue(process_task.s({"a": 1}))).get()["values"] == 1
         assert [one.get()["values"] for one in await enqueue_many([process_task.s({"a": 1})])] == [1]
     finally:
+        task_prerun.disconnect(note)
         celery_app.conf.task_always_eager = False
+    assert loop_thread not in threads, "a task would block the event loop"
     assert not broker.exists("high")
 
 
-async def test_a_caller_that_gives_up_disturbs_no_other(broker: Any) -> None:
-    calls = [asyncio.create_task(enqueue(process_task.s({}))) for _ in range(10)]
+@pytest.fixture(name="slow_trips")
+async def slow_trips_fixture(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Give two events: the first is set when a round trip starts, and each waits for the second."""
+    started, may_go = asyncio.Event(), asyncio.Event()
+    await enqueue(process_task.s({}))
+    trip = pipeline._Connection._trip
+
+    async def slow(self: Any, calls: Any) -> Any:
+        started.set()
+        await may_go.wait()
+        return await trip(self, calls)
+
+    monkeypatch.setattr(pipeline._Connection, "_trip", slow)
+    return started, may_go
+
+
+async def test_a_caller_that_gives_up_disturbs_no_other(
+    broker: Any, slow_trips: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    started, may_go = slow_trips
+    together = [asyncio.create_task(enqueue(process_task.s({}))) for _ in range(2)]
+    await started.wait()
+    # Not sent yet: it waits for the round trip of the others.
+    later = [asyncio.create_task(enqueue(process_task.s({}))) for _ in range(2)]
     await asyncio.sleep(0)
-    calls[0].cancel()
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(answers[0], asyncio.CancelledError)
-    assert not [answer for answer in answers[1:] if isinstance(answer, BaseException)]
-    assert broker.llen("high") >= 9
+    together[0].cancel()
+    later[0].cancel()
+    await asyncio.sleep(0)
+    may_go.set()
+    answers: list[Any] = await asyncio.gather(*together, *later, return_exceptions=True)
+    assert [isinstance(answer, asyncio.CancelledError) for answer in answers] == [True, False] * 2
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    queued = {json.loads(text)["headers"]["id"] for text in broker.lrange("high", 0, -1)}
+    assert {answers[1].id, answers[3].id} <= queued
+    # The one of the fixture, and the one that was given up while it was sent.
+    assert len(queued) == 4
 
 
 async def test_a_connection_that_redis_closed_is_opened_again(broker: Any) -> None:
@@ -268,18 +305,17 @@ asyncio.run(main())
     assert broker.llen("high") == 8
 
 
-def test_with_two_servers_the_record_is_stored_first(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Another name is another server to the application.
+# Another name is another server to the application.
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_record_is_stored_before_the_task_can_run(host: str, broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     url = celery_settings.result_backend.get_secret_value()
-    other = url.replace("127.0.0.1", "localhost")
-    assert other != url
-    with _second_server(monkeypatch, other), broker.monitor() as monitor:
-        result = asyncio.run(enqueue(process_task.s({})))
+    assert "127.0.0.1" in url
+    with _second_server(monkeypatch, url.replace("127.0.0.1", host)), broker.monitor() as monitor:
+        asyncio.run(enqueue(process_task.s({})))
         commands: list[tuple[int, str]] = []
         while not commands or commands[-1][1] != "LPUSH":
             entry = monitor.next_command()
             commands.append((entry["db"], entry["command"].split()[0]))
-    assert result.id
     assert [one for one in commands if one[1] in {"SET", "LPUSH"}] == [(2, "SET"), (1, "LPUSH")]
 
 
@@ -299,12 +335,16 @@ def test_a_frozen_broker_is_unavailable_in_time(broker: Any, monkeypatch: pytest
             asyncio.run(asyncio.wait_for(_refused(call()), 1.5))
 
 
-async def test_an_owner_that_cannot_be_sent_is_an_error_of_its_caller_alone(broker: Any) -> None:
-    unsendable: Any = "\ud800"
-    answers: list[Any] = await asyncio.gather(
-        enqueue(process_task.s({}), unsendable), enqueue(process_task.s({})), return_exceptions=True
-    )
-    assert isinstance(answers[0], UnicodeEncodeError)
+@pytest.mark.parametrize(("owner", "error"), [("\ud800", UnicodeEncodeError), (uuid4(), TypeError)])
+async def test_an_owner_that_cannot_be_sent_is_an_error_of_its_caller_alone(
+    owner: Any, error: type[Exception], broker: Any
+) -> None:
+    await enqueue(process_task.s({}))
+    with owners.owned_by(owner):
+        wrong = asyncio.create_task(enqueue(process_task.s({})))
+    right = asyncio.create_task(enqueue(process_task.s({})))
+    answers: list[Any] = await asyncio.gather(wrong, right, return_exceptions=True)
+    assert isinstance(answers[0], error)
     assert not isinstance(answers[1], BaseException)
 
 
