@@ -451,17 +451,19 @@ async def test_many_is_bounded_and_for_tasks(broker: Any, monkeypatch: pytest.Mo
 
 @contextlib.contextmanager
 def _nearly_full(broker: Any, **more: object) -> Iterator[None]:
-    used = int(broker.info("memory")["used_memory"])
     before = {name: broker.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy")}
-    # Used to 93 to 95 %: what is queued here does not fill it.
-    settings = {"maxmemory": int(used / 0.94), **more}
-    try:
-        for name, value in settings.items():
-            broker.config_set(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            broker.config_set(name, value)
+    with redis.Redis.from_url(celery_settings.result_backend.get_secret_value()) as results:
+        # So large that the connections and messages of a test do not fill the rest.
+        results.setrange("filler", 50_000_000, "x")
+        try:
+            settings = {"maxmemory": int(broker.info("memory")["used_memory"] / 0.94), **more}
+            for name, value in settings.items():
+                broker.config_set(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                broker.config_set(name, value)
+            results.delete("filler")
 
 
 async def test_a_nearly_full_redis_refuses_requests_but_no_task(broker: Any) -> None:
