@@ -1,10 +1,12 @@
 """The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`.
 
 Queue a task and read its state
-    publish            `enqueue`, `status_of`, `wait_for` and `cancel` for `async def` code
+    publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for` and `cancel` for `async def` code
     typing             the types of tasks, signatures and results for mypy
     task               `AppTask`, the base class of every task
     serializer         what a message may contain
+    messages           collects the message that Celery publishes, so that no thread has to send it
+    memory_limit       refuses to queue while Redis is nearly full
     owners             the owner of a task: the user for whom the API queued it
     job_limit          how many unfinished jobs an owner may have
     records            a record of each published task, so that an unknown id is not PENDING
@@ -45,4 +47,5 @@ The schedule
     summer_time        entries that skip the repeated hour in autumn
 
     broker             the Redis clients of the broker and of the result store
+    pipeline           the round trips of `async def` code to both
 """

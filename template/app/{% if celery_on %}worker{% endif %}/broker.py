@@ -1,10 +1,10 @@
-"""The only way to the Redis clients of the broker and of the result store, for `def` and for `async def` code."""
+"""The only way to the Redis clients of the broker and of the result store; `async def` code also has `pipeline`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-import anyio
 from celery import current_app
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.commands.core import Script
@@ -82,9 +82,20 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     Raises:
         QueueUnavailable: Redis refused or did not answer in that time.
     """
+    async with within_limit():
+        return await _THREADS.run(function, *args, **kwargs)
+
+
+@asynccontextmanager
+async def within_limit() -> AsyncIterator[None]:
+    """Limit what the block awaits to `CELERY_PUBLISH_TIMEOUT` seconds.
+
+    Raises:
+        QueueUnavailable: Redis refused or did not answer in that time.
+    """
     try:
-        with anyio.fail_after(celery_settings.publish_timeout):
-            return await _THREADS.run(function, *args, **kwargs)
+        async with asyncio.timeout(celery_settings.publish_timeout):
+            yield
     except (TimeoutError, ThreadsBusy, LimitExceeded, OperationalError, RedisError) as error:
         raise QueueUnavailable("The task queue does not answer; try again later.") from error
 

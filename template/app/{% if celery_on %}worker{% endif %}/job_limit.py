@@ -7,6 +7,7 @@ from celery.canvas import group
 
 from app.core.config.celery import celery_settings
 from app.worker.broker import result_key, results_client
+from app.worker.pipeline import Command
 from app.worker.typing import Signature
 
 COUNTED_FOR = 86400
@@ -20,24 +21,28 @@ _ADMIT = """
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-    local state = string.match(redis.call('GETRANGE', ARGV[4] .. id, 0, 63), '^{"status": ?"(%u+)"')
+    local state = string.match(redis.call('GETRANGE', ARGV[3] .. id, 0, 63), '^{"status": ?"(%u+)"')
     if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
         redis.call('ZREM', KEYS[1], id)
     end
 end
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then
+if redis.call('ZCARD', KEYS[1]) + #ARGV - 4 > tonumber(ARGV[1]) then
     return 0
 end
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
-redis.call('EXPIRE', KEYS[1], ARGV[5])
+for number = 5, #ARGV do
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[number])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
 # XX: not if it has ended since.
 _CONFIRM = """
 local now = tonumber(redis.call('TIME')[1])
-redis.call('ZADD', KEYS[1], 'XX', now + tonumber(ARGV[2]), ARGV[1])
-redis.call('EXPIRE', KEYS[1], ARGV[2])
+for number = 2, #ARGV do
+    redis.call('ZADD', KEYS[1], 'XX', now + tonumber(ARGV[1]), ARGV[number])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 
 
@@ -54,13 +59,8 @@ def admit(owner: str, signature: Signature[Any]) -> str | None:
     """
     if isinstance(signature, group):
         return None
-    limit = celery_settings.max_jobs_per_owner
-    task_id = str(signature.options.get("task_id") or uuid4())
-    # It may never be published: a process that dies before leaves it counted for a minute only.
-    states = result_key("/")[:-1]
-    script = results_client().register_script(_ADMIT)
-    if not script(keys=[jobs_key(owner)], args=[task_id, limit, _PUBLISHED_WITHIN, states, COUNTED_FOR]):
-        raise TooManyJobs(f"You have {limit} jobs that have not ended: wait until one has.")
+    task_id = new_id(signature)
+    check_admitted(results_client().execute_command(*admission(owner, [task_id])))
     return task_id
 
 
@@ -70,7 +70,7 @@ def confirm(owner: str, task_id: str) -> None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    results_client().register_script(_CONFIRM)(keys=[jobs_key(owner)], args=[task_id, COUNTED_FOR])
+    results_client().execute_command(*confirmation(owner, [task_id]))
 
 
 def remove(owner: str, task_id: str) -> None:
@@ -79,7 +79,41 @@ def remove(owner: str, task_id: str) -> None:
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    results_client().zrem(jobs_key(owner), task_id)
+    results_client().execute_command(*removal(owner, [task_id]))
+
+
+def new_id(signature: Signature[Any]) -> str:
+    """Return the id that a signature has or gets."""
+    return str(signature.options.get("task_id") or uuid4())
+
+
+def admission(owner: str, task_ids: list[str]) -> Command:
+    """Return the command that counts jobs that are about to be queued: all or none of them; see `check_admitted`."""
+    # They may never be published: a process that dies before leaves them counted for a minute only.
+    states = result_key("/")[:-1]
+    limit = celery_settings.max_jobs_per_owner
+    return "EVAL", _ADMIT, 1, jobs_key(owner), limit, _PUBLISHED_WITHIN, states, COUNTED_FOR, *task_ids
+
+
+def check_admitted(reply: Any) -> None:
+    """Return if the reply to `admission` admits the jobs.
+
+    Raises:
+        TooManyJobs: the limit is reached.
+    """
+    if not reply:
+        limit = celery_settings.max_jobs_per_owner
+        raise TooManyJobs(f"You have {limit} jobs that have not ended: wait until one has.")
+
+
+def confirmation(owner: str, task_ids: list[str]) -> Command:
+    """Return the command that counts jobs that were queued until they end."""
+    return "EVAL", _CONFIRM, 1, jobs_key(owner), COUNTED_FOR, *task_ids
+
+
+def removal(owner: str, task_ids: list[str]) -> Command:
+    """Return the command after which jobs that could not be queued are not counted."""
+    return "ZREM", jobs_key(owner), *task_ids
 
 
 def jobs_key(owner: str) -> bytes:

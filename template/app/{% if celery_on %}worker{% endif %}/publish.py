@@ -2,21 +2,53 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import structlog
+from celery import current_app
+from celery.canvas import Signature as TaskSignature
+from celery.canvas import _chain, chord, group
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app.worker import job_limit, owners, records, revocation
-from app.worker.broker import QueueUnavailable, check_queue, in_thread
+from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
+from app.worker.memory_limit import QueueFull, check_memory
+from app.worker.messages import on_loop
+from app.worker.pipeline import Command, Commands, execute, failures
+from app.worker.serializer import InvalidArguments
 from app.worker.status import TaskStatus, read_status
 from app.worker.typing import AsyncResult, Signature
 
-__all__ = ["QueueUnavailable", "cancel", "check_queue", "enqueue", "in_thread", "status_of", "wait_for"]
+__all__ = [
+    "QueueFull",
+    "QueueUnavailable",
+    "cancel",
+    "check_queue",
+    "enqueue",
+    "enqueue_many",
+    "in_thread",
+    "status_of",
+    "wait_for",
+]
 
 R = TypeVar("R")
 
+MAX_MANY = 1000
+"""Tasks of one call of `enqueue_many`."""
+
+MAX_MANY_BYTES = 32 * 1024 * 1024
+"""Bytes of the messages of one call of `enqueue_many`, which Redis takes in one step."""
+
 _POLL_INTERVAL = 0.1
+_SMALL_VALUES, _SMALL_LENGTH = 1000, 50_000
+"""How much is made into JSON on the event loop: about a millisecond."""
+
+_AT_ONCE = 10
+_RECORDS_AT_ONCE = 300
+"""Of many tasks, between which the event loop does other work."""
+
 _logger = structlog.get_logger(__name__)
 
 
@@ -31,9 +63,44 @@ async def enqueue(signature: Signature[R], owner: str | None = None) -> AsyncRes
     Raises:
         app.worker.serializer.InvalidArguments: a message cannot contain the arguments.
         app.worker.job_limit.TooManyJobs: the owner has `CELERY_MAX_JOBS_PER_OWNER` unfinished jobs.
-        QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds.
+        QueueFull: Redis uses more than `CELERY_PUBLISH_MEMORY_LIMIT` of its memory limit; never raised in a task.
+        QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds; the task may still run.
     """
+    async with within_limit():
+        await check_memory()
+        if _is_task(signature) and _is_small(signature):
+            return await _publish_on_loop(signature, owner)
     return await in_thread(_publish, signature, owner)
+
+
+async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = None) -> list[AsyncResult[R]]:
+    """Queue up to `MAX_MANY` tasks in one step, and return their results in the same order.
+
+    All of them are queued or none; with Celery's `task_send_sent_event` or options such as `connection`, one after the other. After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be
+    queued again under the same ids. Each task is a job of the owner: the limit admits all or none.
+
+    Raises:
+        ValueError: there are more than `MAX_MANY` signatures, or one is a chain, group or chord.
+        app.worker.serializer.InvalidArguments: a message cannot contain the arguments of one, they are too large for this
+            function, or all of them are.
+        app.worker.job_limit.TooManyJobs, QueueFull, QueueUnavailable: see `enqueue`.
+    """
+    given = list(signatures)
+    if len(given) > MAX_MANY:
+        raise ValueError(f"{len(given)} tasks, where one call queues {MAX_MANY}; call enqueue_many several times.")
+    if not all(isinstance(signature, TaskSignature) and not _is_workflow(signature) for signature in given):
+        raise ValueError("enqueue_many queues tasks; use enqueue for a chain, group or chord.")
+    if not all(map(_is_small, given)):
+        raise InvalidArguments(
+            "arguments are too large for enqueue_many; use enqueue, or store them and queue their name."
+        )
+    if not all(map(_is_task, given)):
+        return [await enqueue(signature, owner) for signature in given]
+    if not given:
+        return []
+    async with within_limit():
+        await check_memory()
+    return await _publish_many(given, owner)
 
 
 async def status_of(task_id: str) -> TaskStatus | None:
@@ -71,6 +138,155 @@ async def cancel(task_id: str, *, terminate: bool = True) -> TaskStatus | None:
     return await in_thread(_cancel, task_id, terminate)
 
 
+def _is_workflow(signature: Any) -> bool:
+    return isinstance(signature, _chain | group | chord)
+
+
+def _is_task(signature: Any) -> bool:
+    """Return whether one message is all that Celery sends for it, and sends itself."""
+    settings = current_app.conf
+    return (
+        isinstance(signature, TaskSignature)
+        and not _is_workflow(signature)
+        and not signature.options.keys() & {"connection", "producer", "publisher"}
+        and not (settings.task_always_eager or settings.task_send_sent_event)
+    )
+
+
+def _is_small(signature: Any) -> bool:
+    """Return whether the message is made in so little time that the event loop may do it."""
+    values, length = 0, 0
+    stack: list[Any] = [signature.args, signature.kwargs]
+    while stack:
+        one = stack.pop()
+        values += 1
+        if isinstance(one, str | bytes):
+            length += len(one)
+        elif isinstance(one, dict):
+            values += len(one)
+            stack.extend(one)
+            stack.extend(one.values())
+        elif isinstance(one, list | tuple):
+            values += len(one)
+            stack.extend(one)
+        if values > _SMALL_VALUES or length > _SMALL_LENGTH:
+            return False
+    return True
+
+
+async def _publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
+    task_ids = [job_limit.new_id(signature)]
+    await _admit(owner, task_ids)
+
+    async def send(to_record: list[Command], messages: list[Command]) -> None:
+        await _send(to_record, messages, owner, task_ids)
+
+    try:
+        with owners.owned_by(owner):
+            result: AsyncResult[R] = await on_loop(signature.apply_async, send, task_id=task_ids[0])
+    except Exception:
+        await _forget(owner, task_ids)
+        raise
+    return result
+
+
+async def _publish_many(signatures: list[Any], owner: str | None) -> list[AsyncResult[R]]:
+    task_ids = [job_limit.new_id(signature) for signature in signatures]
+    async with within_limit():
+        await _admit(owner, task_ids)
+    to_record: list[Command] = []
+    to_queue: list[Command] = []
+    # Each is in the middle of Celery's `apply_async` until all are sent, so that none is reported as published before.
+    publishing: list[asyncio.Task[AsyncResult[R]]] = []
+    sent = [asyncio.Event() for _ in range(0, len(signatures), _AT_ONCE)]
+
+    async def publish(number: int) -> AsyncResult[R]:
+        async def send(record: list[Command], message: list[Command]) -> None:
+            to_record.extend(record)
+            to_queue.extend(message)
+            await sent[number // _AT_ONCE].wait()
+
+        apply_async = signatures[number].apply_async
+        return await on_loop(apply_async, send, only_direct=True, task_id=task_ids[number])
+
+    try:
+        with owners.owned_by(owner):
+            for number in range(len(signatures)):
+                publishing.append(asyncio.create_task(publish(number)))
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in publishing:
+            if task.done():
+                task.result()
+        await _send_many(to_record, _in_one_step(to_queue), owner, task_ids)
+        for number, event in enumerate(sent):
+            event.set()
+            await asyncio.gather(*publishing[number * _AT_ONCE : (number + 1) * _AT_ONCE])
+        return [task.result() for task in publishing]
+    except Exception:
+        await _forget(owner, task_ids)
+        raise
+    finally:
+        for task in publishing:
+            task.cancel()
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+
+async def _send_many(to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]) -> None:
+    async with within_limit():
+        for first in range(0, len(to_record), _RECORDS_AT_ONCE):
+            replies = await execute(Commands(before=to_record[first : first + _RECORDS_AT_ONCE]))
+            _warn_not_recorded(replies, task_ids)
+        await _send([], to_queue, owner, task_ids)
+
+
+def _in_one_step(messages: list[Command]) -> list[Command]:
+    """Return the commands that queue all messages or none."""
+    if sum(len(message) for _, _, message in messages) > MAX_MANY_BYTES:
+        raise InvalidArguments(
+            f"the messages have more than {MAX_MANY_BYTES} bytes; call enqueue_many with fewer tasks."
+        )
+    by_queue: dict[str, list[str]] = {}
+    for _, queue, message in messages:
+        by_queue.setdefault(queue, []).append(message)
+    return [("MULTI",), *(("LPUSH", queue, *values) for queue, values in by_queue.items()), ("EXEC",)]
+
+
+async def _admit(owner: str | None, task_ids: list[str]) -> None:
+    if owner:
+        replies = await execute(Commands(before=[job_limit.admission(owner, task_ids)]))
+        _raise_first(replies.before)
+        job_limit.check_admitted(replies.before[0])
+
+
+async def _forget(owner: str | None, task_ids: list[str]) -> None:
+    if owner:
+        await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
+
+
+async def _send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
+    """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
+    confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
+    replies = await execute(Commands(to_record, messages, confirmations))
+    _raise_first(replies.broker)
+    _warn_not_recorded(replies, task_ids)
+    for error in failures(replies.after):
+        # It is queued: after an error the caller would queue it twice.
+        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
+
+
+def _warn_not_recorded(replies: Commands, task_ids: list[str]) -> None:
+    error = next(failures(replies.before), None)
+    if error is not None:
+        records.warn_not_recorded(task_ids, error)
+
+
+def _raise_first(replies: list[Any]) -> None:
+    for error in failures(replies):
+        raise error
+
+
 def _publish(signature: Signature[R], owner: str | None) -> AsyncResult[R]:
     if owner is None:
         return _queue(signature, None)
@@ -88,13 +304,19 @@ def _publish(signature: Signature[R], owner: str | None) -> AsyncResult[R]:
             job_limit.confirm(owner, task_id)
         except RedisError as error:
             # It is queued: after an error the caller would queue it twice.
-            _logger.warning("job_not_counted", task_id=task_id, error=repr(error))
+            _logger.warning("job_not_counted", task_ids=[task_id], error=repr(error))
     return result
 
 
 def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
     options: dict[str, Any] = {"task_id": task_id} if task_id else {}
-    result = signature.apply_async(**options)
+    try:
+        result = signature.apply_async(**options)
+    except AttributeError as error:
+        # kombu uses a channel that the failure of another publisher has closed.
+        if error.obj is None and error.name == "client":
+            raise OperationalError("the connection to the broker was closed") from error
+        raise
     if result.parent is not None:
         records.record_steps(result, owners.current_owner(None))
     return result

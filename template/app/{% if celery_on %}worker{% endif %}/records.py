@@ -1,6 +1,8 @@
 """A record of each published task in the result store: Celery reports an unknown id as PENDING."""
 
-from collections.abc import Iterable
+import functools
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -11,7 +13,9 @@ from redis.exceptions import RedisError
 
 from app.core.moved import moved_attributes
 from app.worker.broker import result_key, results_client
+from app.worker.messages import collect_record
 from app.worker.owners import HEADER, owner_key
+from app.worker.pipeline import Command
 from app.worker.status import UNTRACKED
 
 _logger = structlog.get_logger("app.worker")
@@ -45,28 +49,47 @@ def step_ids(result: Any) -> set[str]:
 
 
 def _record_published(headers: dict[str, Any], **_: object) -> None:
-    _record({headers["id"]}, headers.get(HEADER), untracked=bool(headers.get("ignore_result")))
+    commands = list(_commands(headers["id"], headers.get(HEADER), untracked=bool(headers.get("ignore_result"))))
+    if not collect_record(commands):
+        _run({headers["id"]}, commands)
 
 
-def _record(task_ids: set[str], owner: str | None, *, untracked: bool = False) -> None:
+def _record(task_ids: set[str], owner: str | None) -> None:
+    _run(task_ids, [command for task_id in task_ids for command in _commands(task_id, owner)])
+
+
+def _commands(task_id: str, owner: str | None, *, untracked: bool = False) -> Iterator[Command]:
     backend: Any = current_app.backend
-    expires = current_app.conf.result_expires
-    status = UNTRACKED if untracked else states.PENDING
-    meta: dict[str, Any] = {"status": status, "result": None, "traceback": None, "children": []}
+    # First: without its owner a record would be nobody's.
+    if owner:
+        yield "SET", owner_key(task_id), owner, "EX", backend.expires
+    record = f"{_record_without_id(UNTRACKED if untracked else states.PENDING)}{json.dumps(task_id)}}}"
+    # A retry is published under the same id and must not overwrite its state.
+    new_only = () if untracked else ("NX",)
+    yield "SET", result_key(task_id), record, "EX", backend.expires, *new_only
+
+
+@functools.cache
+def _record_without_id(status: str) -> str:
+    """Return the record of a task up to its id: encoded once for all tasks, as each publishing waits for it."""
+    backend: Any = current_app.backend
+    record: dict[str, Any] = {"status": status, "result": None, "traceback": None, "children": [], "task_id": ""}
+    return str(backend.encode(record)).removesuffix('""}')
+
+
+def _run(task_ids: set[str], commands: list[Command]) -> None:
     try:
         with results_client().pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                value = backend.encode({**meta, "task_id": task_id})
-                # A retry is published under the same id and must not overwrite its state.
-                new_only = not untracked
-                # First: without its owner a record would be nobody's.
-                if owner:
-                    pipe.set(owner_key(task_id), owner, ex=expires)
-                pipe.set(result_key(task_id), value, nx=new_only, ex=expires)
+            for command in commands:
+                pipe.execute_command(*command)
             pipe.execute()
     except RedisError as error:
-        # The tasks can still be queued, as the broker may be another server.
-        _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))
+        warn_not_recorded(task_ids, error)
+
+
+def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
+    """Log that tasks have no record. They can still be queued, as the broker may be another server."""
+    _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))
 
 
 __getattr__ = moved_attributes(

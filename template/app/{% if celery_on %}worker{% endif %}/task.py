@@ -24,6 +24,11 @@ _RENAMED_OPTIONS = {"hides_arguments": "redact_arguments", "tells_last_success":
 """Options of releases before 0.5.0, which work for one more release."""
 
 
+def is_in_task() -> bool:
+    """Return whether a task runs this code, be its body `def` or `async def`."""
+    return bool(_request.get() or current_app.current_worker_task)
+
+
 def route(name: str, _args: object, _kwargs: object, _options: object, task: Any = None, **_: object) -> Any:
     """Send a task to the queue of its `queue_name`: an entry of Celery's `task_routes`."""
     queue = getattr(task or current_app.tasks.get(name), "queue_name", None)

@@ -12,23 +12,24 @@ from typing import Any
 
 from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded
-from kombu.transport.redis import Channel
 from sqlalchemy import text
 
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db
 from app.core.redis import cache
 from app.worker.publish import enqueue
+from app.worker.transport import Channel
 
 
 def _go_deaf(flag: Path) -> None:
     """Let this worker ask for no messages while there is such a file, as after a reconnection that went wrong."""
-    ask = Channel._brpop_start
+    ask = Channel.send_take
 
-    def ask_or_not(channel: Any, *args: Any, **kwargs: Any) -> Any:
-        return None if flag.exists() else ask(channel, *args, **kwargs)
+    def ask_or_not(channel: Any) -> None:
+        if not flag.exists():
+            ask(channel)
 
-    Channel._brpop_start = ask_or_not
+    Channel.send_take = ask_or_not  # type: ignore[method-assign]
 
 
 if os.environ.get("PROBE_DEAF"):

@@ -20,9 +20,15 @@ from app.core.config.celery import CelerySettings, celery_settings
 from tests import ROOT
 
 SCRIPT = """
+import asyncio
 from app.core.celery import celery_app
 from app.core.redis import cache
-from app.worker import permissions
+from app.worker import permissions, pipeline
+
+def ask_publisher():
+    replies = asyncio.run(pipeline.execute(pipeline.Commands(broker=[("PING",)], after=[("PING",)])))
+    for error in pipeline.failures([*replies.broker, *replies.after]):
+        raise error
 
 def ask_permissions():
     asked = []
@@ -34,6 +40,7 @@ def ask_permissions():
 clients = {
     "broker": lambda: celery_app.connection_for_write().default_channel.client.ping(),
     "results": lambda: celery_app.backend.client.ping(),
+    "publisher": ask_publisher,
     "cache": cache.sync.ping,
     "permissions": ask_permissions,
 }
@@ -104,8 +111,10 @@ def ask(url: str) -> dict[str, str]:
         check=True,
     )
     said = (line.partition(" ") for line in done.stdout.splitlines())
-    answers = {client: text for client, _, text in said if client in {"broker", "results", "cache", "permissions"}}
-    assert len(answers) == 4, done.stdout
+    answers = {
+        client: text for client, _, text in said if client in {"broker", "results", "publisher", "cache", "permissions"}
+    }
+    assert len(answers) == 5, done.stdout
     return answers
 
 

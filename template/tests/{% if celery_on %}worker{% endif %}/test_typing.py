@@ -21,7 +21,7 @@ from typing import Any, assert_type
 from celery import chain, chord, group
 
 from app.core.celery import celery_app, with_db_init
-from app.worker.publish import enqueue
+from app.worker.publish import enqueue, enqueue_many
 from app.worker.task import AppTask
 from app.worker.typing import AsyncResult, PartialSignature, Signature, TaskOptions
 
@@ -80,6 +80,8 @@ async def right() -> None:
     assert_type(add.s(), PartialSignature[int])
     assert_type(await enqueue(plain.s(1)), AsyncResult[list[int]])
     assert_type(await enqueue(coroutine.s(1), "owner"), AsyncResult[str])
+    assert_type(await enqueue_many([add.s(1, 2), add.s(3, 4)]), list[AsyncResult[int]])
+    assert_type(await enqueue_many((coroutine.s(number) for number in range(3)), owner="x"), list[AsyncResult[str]])
     await enqueue(chain(add.s(1, 2), add.s(3), bound.s()))
     await enqueue(add.s(1, 2) | add.s(3))
     await enqueue(chord(group(add.s(number, 1) for number in range(3)), plain.s()))
@@ -110,6 +112,7 @@ async def wrong() -> None:
     await enqueue(add.s(1))  # wrong
     await enqueue(add.s())  # wrong
     await enqueue(add)  # wrong
+    await enqueue_many([add.s(1)])  # wrong
     (await enqueue(bound.s(1))).get().append(1)  # wrong
 """
 

@@ -1,0 +1,132 @@
+"""Celery builds and sends a task's message in `async def` code: what its last step sends is collected and sent without a thread.
+
+`on_loop` runs Celery's own code in a greenlet, as SQLAlchemy's asyncio extension does with its own: so signals, headers,
+routing, and what wraps `apply_async`, are those of `.delay()`, and `after_task_publish` is sent when Redis has the message.
+"""
+
+import functools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from celery import current_app
+from kombu import Producer
+from kombu.transport import redis, virtual
+from sqlalchemy.util.concurrency import await_, greenlet_spawn
+
+from app.worker.broker import in_thread
+from app.worker.pipeline import Command
+
+R = TypeVar("R")
+
+
+class Send(Protocol):
+    """Waits until Redis has run the commands of the record and of the message."""
+
+    def __call__(self, record: list[Command], message: list[Command], /) -> Awaitable[None]: ...
+
+
+class _Collected(NamedTuple):
+    record: list[Command]
+    message: list[Command]
+    send: Send
+    only_direct: bool
+
+
+_collected: ContextVar[_Collected | None] = ContextVar("collected_message", default=None)
+
+
+async def on_loop(apply_async: Callable[..., R], send: Send, *, only_direct: bool = False, **options: Any) -> R:
+    """Call `apply_async` without blocking the event loop, and return what it returns.
+
+    Args:
+        apply_async: publishes one task; gets the options, and the producer that collects its message.
+        send: sends the message.
+        only_direct: whether to refuse a message that cannot be collected, instead of sending it from a thread.
+        options: the other options of `apply_async`.
+
+    Raises:
+        ValueError: the message cannot be collected.
+    """
+    return await greenlet_spawn(_apply, apply_async, _Collected([], [], send, only_direct), options)
+
+
+def collect_record(commands: list[Command]) -> bool:
+    """Return whether the record of the task that is being published is sent together with its message."""
+    collected = _collected.get()
+    if collected is None:
+        return False
+    collected.record.extend(commands)
+    return True
+
+
+def _apply(apply_async: Callable[..., R], collected: _Collected, options: dict[str, Any]) -> R:
+    token = _collected.set(collected)
+    try:
+        return apply_async(producer=_producer(os.getpid()), **options)
+    finally:
+        _collected.reset(token)
+
+
+def _current() -> _Collected:
+    collected = _collected.get()
+    if collected is None:
+        raise RuntimeError("messages are collected only in on_loop()")
+    return collected
+
+
+class _Client:
+    """What kombu's `_put` calls to send a message."""
+
+    def __init__(self, prefix: str, messages: list[Command]) -> None:
+        self._prefix = prefix
+        self._messages = messages
+
+    def lpush(self, key: str, message: str) -> None:
+        self._messages.append(("LPUSH", f"{self._prefix}{key}", message))
+
+
+class _CollectingChannel(redis.Channel):
+    """Kombu's channel, whose messages, keys and priorities stay kombu's; it never connects."""
+
+    def __init__(self, connection: Any) -> None:
+        # Not kombu's Redis channel's own, which connects.
+        virtual.Channel.__init__(self, connection)
+        self._expires: dict[str, int] = {}
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        yield _Client(self.global_keyprefix, _current().message)
+
+
+class _CollectingProducer(Producer):
+    """Kombu's producer, which waits for `send` instead of a socket."""
+
+    def publish(
+        self, body: Any, *, exchange: Any = None, declare: Any = None, retry: Any = None, **options: Any
+    ) -> None:
+        """Build the message and wait until it is sent. Its queue is not declared: workers do that."""
+        collected = _current()
+        if not exchange:
+            super().publish(body, exchange=exchange, **options)
+            await_(collected.send(collected.record, collected.message))
+            return
+        # The queues of a named exchange are found in Redis. This project's have the default exchange.
+        if collected.only_direct:
+            raise ValueError(f"the queue has the exchange {exchange!r}; use enqueue for this task.")
+        await_(in_thread(_publish_now, body, exchange=exchange, declare=declare, retry=retry, **options))
+
+
+def _publish_now(body: Any, **options: Any) -> None:
+    app: Any = current_app
+    with app.producer_or_acquire() as producer:
+        producer.publish(body, **options)
+
+
+# A fork has a parent's producer, but not its connection's lock.
+@functools.lru_cache(maxsize=1)
+def _producer(_pid: int) -> _CollectingProducer:
+    connection = current_app.connection_for_write()
+    return _CollectingProducer(_CollectingChannel(connection.transport), auto_declare=False)
