@@ -29,7 +29,7 @@ def _go_deaf(flag: Path) -> None:
         if not flag.exists():
             ask(channel)
 
-    Channel.send_take = ask_or_not  # type: ignore[method-assign]
+    Channel.send_take = ask_or_not  # type: ignore[method-assign,assignment]
 
 
 if os.environ.get("PROBE_DEAF"):
