@@ -12,7 +12,9 @@ Queue a task and read its state
     revocation         cancelled tasks, stored so that restarted workers know them
 
 Run a task
+    pool               the threads pool: many `async def` tasks at a time, their time limits and cancellation
     event_loop         one event loop per worker process, for `async def` tasks
+    interruption       raises an exception in a coroutine where it waits
     request            `AppRequest`: one delivery of a task, in the worker's main process
     time_limits        hard and soft time limits that fit together
     result_backend     writes states to the result store, and retries while it refuses them
