@@ -191,7 +191,7 @@ class TaskPool(CeleryThreadsPool):
                 self._async_count -= job.is_async
             if job.slot is not None:
                 # In the consumer's thread, which changes the number too.
-                self._consumer.call_soon(job.slot.decrement_eventually)
+                self._consumer.call_soon(self._reduce_prefetch, job.slot)
 
     def _extend_prefetch(self, job: Job) -> None:
         prefetch = getattr(self._consumer, "qos", None)
@@ -201,6 +201,11 @@ class TaskPool(CeleryThreadsPool):
         # Does nothing at the limit for countdowns.
         if prefetch.increment_eventually() > before:
             job.slot = prefetch
+
+    def _reduce_prefetch(self, prefetch: Any) -> None:
+        # After a lost connection Celery sets the number itself, without what this pool has added.
+        if prefetch.value > self._consumer.initial_prefetch_count:
+            prefetch.decrement_eventually()
 
     def _get_info(self) -> Any:
         return {**super()._get_info(), "max-async-concurrency": self._async_limit, "async-tasks": self._async_count}

@@ -65,7 +65,8 @@ def _runs(cache_client: Any, key: str) -> dict[int, int]:
 def test_async_tasks_overlap_although_the_worker_has_two_threads_for_others(
     start: Start, broker: Any, cache_client: Any, probe_task: Any
 ) -> None:
-    start()
+    # `--pool=prefork` is the command's default, so the setting applies.
+    start("prefork", WORKER_POOL="threads")
     # Each ends only when all 40 run.
     results = [probe_task("async_meet").delay(number, 40) for number in range(40)]
     assert [_ended(result.id).status for result in results] == ["SUCCESS"] * 40
