@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,7 @@ def test_a_cancelled_coroutine_ends_and_the_others_do_not(
 ) -> None:
     start()
     running = [probe_task("async_mark").delay(number, seconds).id for number, seconds in ((1, 60), (2, 60), (3, 6))]
-    for task_id in running:
-        wait_until(partial(_is_started, task_id), 20, "the task to start")
+    wait_until(lambda: len(_runs(cache_client, "starts")) == 3, 20, "the coroutines to start")
     asyncio.run(cancel(running[0]))
     # As Flower does.
     celery_app.control.revoke(running[1], terminate=True)

@@ -253,8 +253,9 @@ async def test_it_is_raised_even_if_a_subtask_swallows_the_cancellation() -> Non
 async def test_it_is_raised_before_the_first_step() -> None:
     execution = Interruptible(asyncio.sleep(60))
     execution.interrupt(SoftTimeLimitExceeded())
-    with pytest.raises(SoftTimeLimitExceeded):
-        await execution.run()
+    async with asyncio.timeout(10):
+        with pytest.raises(SoftTimeLimitExceeded):
+            await execution.run()
 
 
 async def test_the_current_task_is_set_for_the_coroutines_own_steps_only() -> None:
