@@ -17,7 +17,9 @@ Run a task
     transport          takes messages from Redis and acknowledges them, several per call; `transport_scripts` has its Lua
     prefetch           how many messages of each queue a worker takes in advance
     refusals           pauses while Redis refuses commands
+    pool               the threads pool: many `async def` tasks at a time, their time limits and cancellation
     event_loop         one event loop per worker process, for `async def` tasks
+    interruption       raises an exception in a coroutine where it waits
     request            `AppRequest`: one delivery of a task, in the worker's main process
     start              whether a task may run: revocation, redelivery limit and STARTED in one round trip
     time_limits        hard and soft time limits that fit together

@@ -1,20 +1,40 @@
 """One event loop per worker process, for `async def` tasks.
 
 prefork and solo run a task in the process's main thread: the loop runs there too, so that what Celery stores per
-thread is available. The threads pool runs many tasks at once: they share a loop in a background thread.
+thread is available, and tasks run one after the other. The threads pool runs many tasks at once: they share a loop in a
+background thread, and `app/worker/pool.py` supervises each of them.
 """
 
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
 
+import structlog
+from celery._state import get_current_task
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown, worker_shutdown
 
 from app.core.database import close_database, open_database
+from app.worker.interruption import Interruptible
 
 T = TypeVar("T")
+
+_logger = structlog.get_logger("app.worker")
+
+
+class Supervisor(Protocol):
+    """What waits for a coroutine on the background loop."""
+
+    def supervise(self, interrupt: Callable[[BaseException], None], future: Future[T]) -> T:
+        """Return the coroutine's result or raise its exception; `interrupt` raises one inside the coroutine."""
+
+
+supervisor: ContextVar[Supervisor | None] = ContextVar("supervisor", default=None)
+"""What supervises the coroutine that this thread runs next."""
 
 
 class _ProcessLoop:
@@ -23,31 +43,59 @@ class _ProcessLoop:
     def __init__(self, *, background: bool) -> None:
         self.pid = os.getpid()
         self.background = background
+        self.closing = False
         self.loop = asyncio.new_event_loop()
         if background:
-            threading.Thread(target=self.loop.run_forever, name="task-loop", daemon=True).start()
+            threading.Thread(target=self._run_forever, name="task-loop", daemon=True).start()
         self.run(open_database())
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self.background:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+    def _run_forever(self) -> None:
+        while not self.closing:
             try:
-                return future.result()
-            except BaseException:
-                future.cancel()
-                raise
-        task = self.loop.create_task(coroutine)
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A coroutine that calls `sys.exit` ends, and asyncio stops the loop, which the other tasks still need.
+                _logger.warning("task_loop_restarted", error=repr(error))
+
+    def run(self, coroutine: Coroutine[Any, Any, T], supervising: Supervisor | None = None) -> T:
+        return self._run_in_background(coroutine, supervising) if self.background else self._run_here(coroutine)
+
+    def _run_in_background(self, coroutine: Coroutine[Any, Any, T], supervising: Supervisor | None) -> T:
+        execution = Interruptible(coroutine, get_current_task())
+
+        def interrupt(error: BaseException) -> None:
+            self.loop.call_soon_threadsafe(execution.interrupt, error)
+
+        future = asyncio.run_coroutine_threadsafe(execution.run(), self.loop)
+        if supervising is not None:
+            return supervising.supervise(interrupt, future)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                interrupt(asyncio.CancelledError())
+            raise
+
+    def _run_here(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        execution = Interruptible(coroutine)
+        task = self.loop.create_task(execution.run())
         try:
             return self.loop.run_until_complete(task)
-        except BaseException:
-            # A soft time limit stops the loop between two steps: the task must not continue inside the next one.
-            if not task.done():
-                task.cancel()
-                self.loop.run_until_complete(asyncio.wait([task]))
+        except BaseException as error:
+            # A signal stops the loop between two steps: the task must not continue inside the next one.
+            if task.done():
+                raise
+            is_soft = isinstance(error, SoftTimeLimitExceeded)
+            execution.interrupt(error if is_soft else asyncio.CancelledError())
+            self.loop.run_until_complete(asyncio.wait([task]))
+            if is_soft:
+                # As in a `def` task, which may handle it.
+                return task.result()
             raise
 
     def close(self) -> None:
         self.run(close_database())
+        self.closing = True
         if self.background:
             self.loop.call_soon_threadsafe(self.loop.stop)
         else:
@@ -62,7 +110,7 @@ _inherited: list[_ProcessLoop] = []
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine` to its end on this process's loop and return its result or raise its exception."""
-    return _process_loop().run(coroutine)
+    return _process_loop().run(coroutine, supervisor.get())
 
 
 def start() -> None:

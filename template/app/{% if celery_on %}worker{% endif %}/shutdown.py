@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from celery.concurrency.solo import TaskPool as SoloPool
-from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.exceptions import WorkerTerminate
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
 from app.worker import redelivery
+from app.worker.pool import TaskPool as ThreadsPool
 
 KILL_AFTER = 5.0
 """Seconds that a task has to end after it was interrupted; then its process is killed."""
@@ -67,6 +67,10 @@ def _requeue_running() -> None:
     excusing = threading.Thread(target=_excuse, args=[_running_ids()], daemon=True)
     excusing.start()
     excusing.join(1)
+    for pool in _pools:
+        if isinstance(pool, ThreadsPool):
+            # Celery's cold shutdown stops at the first `def` task, which it cannot cancel.
+            pool.cancel_coroutines()
     os.kill(os.getpid(), signal.SIGQUIT)
 
 

@@ -48,6 +48,9 @@ class AppTask(Task[Any, Any]):
     redact_arguments = False
     """Whether Flower, and other consumers of events, get no arguments of the task."""
 
+    is_async = False
+    """Whether its body is `async def`; set by `AppTask`."""
+
     log_level = logging.INFO
     """The level of its log lines: DEBUG for a task that runs every few seconds."""
 
@@ -66,7 +69,10 @@ class AppTask(Task[Any, Any]):
                 setattr(cls, new, cls.__dict__[old])
         run = cls.__dict__.get("run")
         function = run.__func__ if isinstance(run, staticmethod) else run
-        if function is None or not inspect.iscoroutinefunction(function):
+        if function is None:
+            return
+        cls.is_async = inspect.iscoroutinefunction(function)
+        if not cls.is_async:
             return
 
         @functools.wraps(function)

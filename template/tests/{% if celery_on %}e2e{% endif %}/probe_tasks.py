@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from celery import chain, chord, group
+import redis.asyncio
+import structlog
+from celery import chain, chord, current_task, group
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
@@ -172,3 +175,108 @@ def hard_limit() -> None:
     with contextlib.suppress(SoftTimeLimitExceeded):
         _work(20)
     _work(20)
+
+
+@contextlib.asynccontextmanager
+async def _counted(name: str) -> AsyncIterator["redis.asyncio.Redis"]:
+    """Count this task among those of that name that run now, and keep the highest count; give a client of the cache's database."""
+    client = await cache.connected()
+    running = await client.incr(f"probe:{name}:running")
+    await client.zadd("probe:peaks", {name: running}, gt=True)
+    try:
+        yield client
+    finally:
+        await client.decr(f"probe:{name}:running")
+
+
+async def _until_met(client: "redis.asyncio.Redis", number: int) -> None:
+    while await client.scard("probe:met") < number:  # noqa: ASYNC110 - the others may run in another process
+        await asyncio.sleep(0.05)
+
+
+@celery_app.task(name="probe.async_meet")
+async def async_meet(number: int, of: int, stay: float = 0) -> int:
+    """Wait until `of` of these tasks run at the same time."""
+    async with _counted("async_meet") as client:
+        await client.sadd("probe:met", number)
+        await _until_met(client, of)
+        await asyncio.sleep(stay)
+    return number
+
+
+@celery_app.task(name="probe.def_meet")
+def def_meet(seconds: float) -> None:
+    """Be counted like `async_meet`."""
+    client = cache.sync.client
+    client.zadd("probe:peaks", {"def_meet": client.incr("probe:def_meet:running")}, gt=True)
+    _work(seconds)
+    client.decr("probe:def_meet:running")
+
+
+@celery_app.task(name="probe.async_cleans_up", soft_time_limit=1, time_limit=20)
+async def async_cleans_up() -> str:
+    """Handle its soft time limit."""
+    try:
+        async with asyncio.timeout(15):
+            await asyncio.gather(asyncio.sleep(15), asyncio.sleep(15))
+    except SoftTimeLimitExceeded:
+        await asyncio.sleep(0.1)
+        return "cleaned up"
+    return "not interrupted"
+
+
+@celery_app.task(name="probe.async_overtime", soft_time_limit=1, time_limit=2)
+async def async_overtime() -> None:
+    """Go on after the soft time limit."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        await asyncio.sleep(20)
+    await asyncio.sleep(20)
+
+
+@celery_app.task(name="probe.async_mark")
+async def async_mark(number: int, seconds: float = 0.01) -> int:
+    """Wait for a while the first time only, count the run of this number, and count it separately if it was cancelled."""
+    client = await cache.connected()
+    try:
+        if await client.hincrby("probe:starts", str(number), 1) == 1:
+            await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        await client.hincrby("probe:cancelled", str(number), 1)
+        raise
+    await client.hincrby("probe:marks", str(number), 1)
+    return number
+
+
+@celery_app.task(name="probe.async_exit", max_retries=0)
+async def async_exit() -> None:
+    """Exit, as code does that was a program once."""
+    await asyncio.sleep(0)
+    sys.exit(1)
+
+
+@celery_app.task(name="probe.async_context", bind=True)
+async def async_context(self: Any, number: int) -> list[Any]:
+    """Return what the task sees of itself, before and after another one ran, and of the task that it queued."""
+
+    def seen() -> list[Any]:
+        context = structlog.contextvars.get_contextvars()
+        return [self.request.id, current_task.request.id, context["task_id"], context.get("number")]
+
+    structlog.contextvars.bind_contextvars(number=number)
+    before = seen()
+    client = await cache.connected()
+    await client.sadd("probe:met", number)
+    await _until_met(client, 2)
+    child = own_parent.delay()
+    return [before, seen(), await asyncio.gather(_request_id_in_a_subtask(self)), child.id]
+
+
+async def _request_id_in_a_subtask(task: Any) -> str:
+    await asyncio.sleep(0)
+    return str(task.request.id)
+
+
+@celery_app.task(name="probe.own_parent", bind=True)
+def own_parent(self: Any) -> str:
+    """Return the id of the task that queued it."""
+    return str(self.request.parent_id)

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.celery import celery_app
-from app.core.config.celery import celery_settings
+from app.core.config.celery import celery_settings, worker_settings
 from app.core.config.redis import redis_settings
 from app.core.redis import cache
 from app.features.tasks import audit
@@ -36,6 +36,14 @@ async def test_redis_must_not_lose_data() -> None:
     finally:
         for name, value in before.items():
             redis.config_set(name, value)
+
+
+@pytest.mark.parametrize(("pool", "state"), [("prefork", "ok"), ("threads", "ok"), ("solo", "problem")])
+async def test_a_pool_without_time_limits_is_a_problem(pool: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_settings, "pool", pool)
+    found = [finding async for finding in audit.worker_findings()]
+    assert [(finding.what, finding.state) for finding in found] == [("workers", state)]
+    assert f"WORKER_POOL is {pool}" in found[0].text
 
 
 async def test_cache_queues_and_results_need_different_databases(monkeypatch: pytest.MonkeyPatch) -> None:

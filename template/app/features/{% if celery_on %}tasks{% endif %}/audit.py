@@ -10,12 +10,26 @@ from pydantic import SecretStr
 
 from app.core.audit import Finding, Unmet, failure_of, no_answer, problem
 from app.core.config.base import is_local
-from app.core.config.celery import celery_settings
+from app.core.config.celery import celery_settings, worker_settings
 from app.core.config.redis import redis_settings
 from app.worker import liveness, permissions
 from app.worker.broker import broker_client, results_client
 
 _VARIABLES = {"broker": "CELERY_BROKER_URL", "results": "CELERY_RESULT_BACKEND"}
+
+
+async def worker_findings() -> AsyncIterator[Finding]:
+    """Check what the workers run tasks in."""
+    pool, number = worker_settings.pool, worker_settings.concurrency
+    match pool:
+        case "solo":
+            text = "WORKER_POOL is solo, which enforces no time limit; set prefork or threads."
+            yield problem("workers", text)
+        case "threads":
+            tasks = f"{number} `def` and {celery_settings.async_concurrency} `async def` tasks at a time"
+            yield Finding("ok", "workers", f"WORKER_POOL is threads: {tasks}")
+        case _:
+            yield Finding("ok", "workers", f"WORKER_POOL is prefork: {number} tasks at a time, each in a process")
 
 
 async def broker_findings() -> AsyncIterator[Finding]:
