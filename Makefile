@@ -42,8 +42,8 @@ chaos: $(STAMP) ## kill and restart the services of a project on a Docker engine
 fuzz: $(STAMP) ## N random edits of projects through an update, compared with git's own merge (N=1000)
 	@FORGE_FUZZ=$(or $(N),1000) $(VENV)/bin/python -m pytest --timeout 0 -s tests/update/test_random_edits.py $(ARGS)
 
-bench: $(STAMP) ## the CPU time of an update compared with plain Copier's
-	@$(VENV)/bin/python benchmarks/update.py
+bench: $(STAMP) ## measure worker, publishing, copy and update, and write docs/benchmarks.md; ARGS="worker --quick" for a part
+	@PYTHONPATH=scripts $(VENV)/bin/python -m benchmarks $(ARGS)
 
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
 	@$(VENV)/bin/python scripts/pins.py $(ARGS)

@@ -1,0 +1,1 @@
+"""What runs in the environments of the peers: each one's task, published and run by its own API."""

@@ -1,0 +1,1 @@
+"""What runs in the generated project's environment, with the project as the working folder."""
