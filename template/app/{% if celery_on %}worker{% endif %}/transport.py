@@ -271,6 +271,7 @@ class Channel(base.Channel):
         self._next = 0
         self._turn = 0
         self._asked: tuple[int, int, bool] | None = None
+        self._is_tracking_unanswered = False
         self._asked_at = 0.0
         self._waits_until: float | None = None
         self._asked_queues: list[str] = []
@@ -388,6 +389,7 @@ class Channel(base.Channel):
         self._sending = self._next_acknowledged()
         keys, args = self._arguments(queues, credit, number, self._sending, track=track)
         self._asked, self._asked_at, self._asked_queues = (number, credit, track), now, queues
+        self._is_tracking_unanswered = track
         if track:
             self._is_notified = False
         commands = [("CLIENT", "CACHING", "YES")] if track else []
@@ -410,9 +412,7 @@ class Channel(base.Channel):
             return
         number, credit, track = self._asked
         try:
-            if track:
-                self._read_reply(connection)
-            reply = self._read_reply(connection)
+            reply = self._arrived_answer(connection)
         except NoScriptError:
             self._load_script(connection)
             return
@@ -422,6 +422,8 @@ class Channel(base.Channel):
         except BaseException:
             connection.disconnect()
             raise
+        if reply is None:
+            return
         self._refusals.accepted()
         self._asked = None
         self._sending = []
@@ -454,6 +456,18 @@ class Channel(base.Channel):
             else:
                 # No longer consumed.
                 self.qos.restore_by_tag(tag, redelivered=False)
+
+    def _arrived_answer(self, connection: Any) -> Any:
+        """Return the answer to the take, or None if it has not arrived: a paused Redis answers `CLIENT CACHING` alone."""
+        while connection.can_read(timeout=0):
+            reply = connection.read_response(disable_decoding=True, push_request=True)
+            if reply is None:
+                self._is_notified = True
+            elif self._is_tracking_unanswered:
+                self._is_tracking_unanswered = False
+            else:
+                return reply
+        return None
 
     def _read_reply(self, connection: Any) -> Any:
         while (reply := connection.read_response(disable_decoding=True, push_request=True)) is None:
@@ -568,14 +582,21 @@ class Channel(base.Channel):
     # --- bindings and end ---
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        if queue in self._expires or self.typeof(exchange).type == "fanout":
+        if queue in self._expires:
             super()._queue_bind(exchange, routing_key, pattern, queue)
             return
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         prefix = self.global_keyprefix
         keys = [prefix + name % (exchange,) for name in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
         with self.conn_or_acquire() as client:
             self.script(scripts.BIND, client)(keys=keys, args=[member])
+
+    @cached_property
+    def _refresh_binding(self) -> Any:
+        """kombu's script for queues that expire, as those of remote control; also called while Redis is full."""
+        return self._create_client().register_script(f"#!lua flags=allow-oom\n{base.REFRESH_BINDING}")
 
     def _close_clients(self) -> None:
         super()._close_clients()
@@ -587,7 +608,7 @@ class Channel(base.Channel):
         """Acknowledge what is to be acknowledged, requeue the rest and close."""
         if not self.closed and self.connection is not None:
             try:
-                if self._asked is not None:
+                while self._asked is not None and self._takes_client.connection.can_read(timeout=_CHECK_AFTER):
                     self.read_take()
                 while self._undelivered:
                     self.qos.restore_by_tag(self._undelivered.popleft()[0], redelivered=False)
