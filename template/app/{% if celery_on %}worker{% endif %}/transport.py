@@ -6,7 +6,7 @@ and the records of unacknowledged messages stay kombu's: other Celery programs c
 
 An idle worker does not poll. `CLIENT TRACKING` lets Redis notify it when one of its lists changes. Refusals of Redis
 (a failover, a full memory) are outages: the connection is opened again, and what could not be acknowledged is acknowledged
-then. docs/workers.md describes the design.
+then. docs/running-workers.md describes the design.
 """
 
 import binascii

@@ -376,3 +376,13 @@ def test_an_untested_version_of_kombu_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kombu, "VERSION", kombu.VERSION._replace(minor=99))
     with pytest.raises(RuntimeError, match="CELERY_TRANSPORT=kombu"):
         transport.register()
+
+
+def test_a_message_of_an_exchange_without_bindings_is_requeued(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish("kept")
+    record = b'[%b, "forgotten", "probe-a"]' % client.rpop("probe-a")
+    client.hset("unacked", "tag", record)
+    client.zadd("unacked_index", {"tag": 1})
+    one = receiver(1, timeout=1)
+    one.receive(1)
+    assert one.bodies == ["kept"]
