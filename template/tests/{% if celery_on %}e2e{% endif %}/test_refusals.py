@@ -196,3 +196,28 @@ def test_a_worker_starts_while_redis_refuses(fleet: Fleet, refuse: Any, tmp_path
         assert worker.process.poll() is None, worker.text()
     finally:
         worker.stop()
+
+
+def test_a_worker_stops_while_redis_refuses(fleet: Fleet, tmp_path: Path) -> None:
+    def start(name: str) -> Running:
+        environment = {**FAST, "CELERY_VISIBILITY_TIMEOUT": "5", "CELERY_BROKER_URL": fleet.server.url(1)}
+        return start_worker(tmp_path / f"{name}.log", "-Q", "long", pool="threads", **environment)
+
+    worker = start("stopping")
+    with celery_app.connection_for_write(fleet.server.url(1)) as connection:
+        for number in range(4):
+            fleet.probe_task("mark").apply_async((number, 0.5), queue="long", connection=connection)
+    wait_until(lambda: fleet.client.hlen("unacked") >= 2, 20, "some to run")
+    end = faults.replica(fleet.client)
+    try:
+        worker.process.terminate()
+        assert worker.process.wait(20) == 0
+        assert fleet.marks()
+    finally:
+        end()
+    worker = start("next")
+    try:
+        wait_until(lambda: len(fleet.marks()) == 4, 30, "all tasks to run")
+        wait_until(lambda: not fleet.client.hlen("unacked"), 20, "all tasks to be acknowledged")
+    finally:
+        worker.stop()

@@ -274,6 +274,7 @@ class Chaos:
             "CELERY_MAX_REDELIVERIES": "1000",
             "CHAOS_MARKS": str(self.marks.path),
             "ENVIRONMENT": "development",
+            "LOG_LEVEL": "WARNING",
             "PYTHONPATH": str(PROBE),
         }
 
