@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app.core.config.celery import celery_settings
 from app.core.moved import moved_attributes
 from app.probe import heartbeat_folder
-from app.worker.broker import broker_client, in_thread
+from app.worker.broker import broker_client, in_thread, lua_script
 from app.worker.heartbeat import HeartbeatThread
 from app.worker.progress import ConsumerProgress
 
@@ -21,6 +21,15 @@ EXPIRES = math.ceil(4 * INTERVAL)
 
 _STALLED_AFTER = 3 * INTERVAL
 _WORKERS = "workers"
+
+# A full Redis takes them: its workers are alive, and empty it.
+_SET = lua_script("#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])")
+# By Redis's own time: the clocks of hosts differ.
+_REGISTER = lua_script("""#!lua flags=allow-oom
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+""")
 
 
 class LivenessHeartbeat(HeartbeatThread):
@@ -90,7 +99,7 @@ def check(part: str) -> Callable[[], Awaitable[None]]:
 
 
 def _set_heartbeat(client: Any, part: str, expires: int) -> None:
-    client.set(_key(part), int(time.time()), ex=expires)
+    _SET(client, [_key(part)], [int(time.time()), expires])
 
 
 def _has_heartbeat(part: str) -> bool:
@@ -99,10 +108,7 @@ def _has_heartbeat(part: str) -> bool:
 
 
 def _register_worker(client: Any, hostname: str) -> None:
-    # Redis's own time: the clocks of hosts differ.
-    now = client.time()[0]
-    client.zadd(_WORKERS, {hostname: now})
-    client.zremrangebyscore(_WORKERS, "-inf", now - EXPIRES)
+    _REGISTER(client, [_WORKERS], [hostname, EXPIRES])
 
 
 def _key(part: str) -> str:

@@ -9,6 +9,7 @@ from celery.concurrency.solo import TaskPool as SoloPool
 
 from app.core.celery import celery_app
 from app.worker import liveness
+from app.worker.broker import broker_client
 from app.worker.progress import ConsumerProgress
 
 
@@ -111,6 +112,19 @@ async def test_ready_reads_the_heartbeat_in_redis() -> None:
         await check()
     liveness.send_heartbeat("test", expires=1)
     await check()
+
+
+def test_a_full_redis_takes_the_heartbeats_of_its_workers() -> None:
+    with broker_client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            liveness.send_heartbeat("test", expires=5)
+            liveness._register_worker(client, "full@host")
+            assert client.ttl("alive:test") in {4, 5}
+            assert liveness.count_workers(client) == 1
+        finally:
+            client.config_set("maxmemory", 0)
+            client.delete("alive:test", "workers")
 
 
 def test_a_heartbeat_expires_in_time() -> None:
