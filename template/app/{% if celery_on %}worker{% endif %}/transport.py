@@ -299,6 +299,7 @@ class Channel(base.Channel):
         self._next = 0
         self._turn = 0
         self._asked: tuple[int, int, bool] | None = None
+        self._is_tracking_unanswered = False
         self._asked_at = 0.0
         self._waits_until: float | None = None
         self._asked_queues: list[str] = []
@@ -425,6 +426,7 @@ class Channel(base.Channel):
         keys, args = self._arguments(queues, credit, number, self._sending, track=track)
         keys = [self.global_keyprefix + key for key in keys]
         self._asked, self._asked_at, self._asked_queues = (number, credit, track), now, queues
+        self._is_tracking_unanswered = track
         if track:
             self._is_notified = False
         commands = [("CLIENT", "CACHING", "YES")] if track else []
@@ -451,9 +453,7 @@ class Channel(base.Channel):
             return
         number, credit, track = self._asked
         try:
-            if track:
-                self._read_reply(connection)
-            reply = self._read_reply(connection)
+            reply = self._arrived_answer(connection)
         except NoScriptError:
             self._load_script(connection)
             return
@@ -463,6 +463,8 @@ class Channel(base.Channel):
         except BaseException:
             connection.disconnect()
             raise
+        if reply is None:
+            return
         self._refusals.accepted()
         self._asked = None
         self._sending = []
@@ -494,6 +496,18 @@ class Channel(base.Channel):
             else:
                 # No longer consumed.
                 self.qos.restore_by_tag(tag, redelivered=False)
+
+    def _arrived_answer(self, connection: Any) -> Any:
+        """Return the answer to the take, or None if it has not arrived: a paused Redis answers `CLIENT CACHING` alone."""
+        while connection.can_read(timeout=0):
+            reply = connection.read_response(disable_decoding=True, push_request=True)
+            if reply is None:
+                self._is_notified = True
+            elif self._is_tracking_unanswered:
+                self._is_tracking_unanswered = False
+            else:
+                return reply
+        return None
 
     def _read_reply(self, connection: Any) -> Any:
         while (reply := connection.read_response(disable_decoding=True, push_request=True)) is None:
@@ -609,12 +623,19 @@ class Channel(base.Channel):
     # --- bindings and end ---
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        if queue in self._expires or self.typeof(exchange).type == "fanout":
+        if queue in self._expires:
             super()._queue_bind(exchange, routing_key, pattern, queue)
             return
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
         keys = [name % (exchange,) for name in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
         self.run(scripts.BIND, keys, [member])
+
+    @cached_property
+    def _refresh_binding(self) -> Any:
+        """kombu's script for queues that expire, as those of remote control; also called while Redis is full."""
+        return self._create_client().register_script(f"#!lua flags=allow-oom\n{base.REFRESH_BINDING}")
 
     def _close_clients(self) -> None:
         super()._close_clients()
@@ -632,7 +653,7 @@ class Channel(base.Channel):
 
     def _settle_all(self) -> None:
         try:
-            if self._asked is not None:
+            while self._asked is not None and self._takes_client.connection.can_read(timeout=_CHECK_AFTER):
                 self._receive_taken()
             while self._undelivered:
                 self.qos.restore_by_tag(self._undelivered[0][0], redelivered=False)

@@ -1,7 +1,7 @@
 """A result store that refuses what it is asked to write: nothing accepted is lost, and every task's state is true in the end."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,10 @@ import redis
 from devtools.servers import embedded_servers
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import Running, start_worker, wait_until
+from tests.e2e.redis_faults import alone, forbidden, full, replica
 
 # Short, so that an outage lasts longer than the retries.
 RETRY = {"CELERY_RESULT_RETRY": "1"}
-
-
-def replica(store: Any) -> Callable[[], object]:
-    """Fail over: READONLY."""
-    store.execute_command("REPLICAOF", "127.0.0.1", "1")
-    return lambda: store.execute_command("REPLICAOF", "NO", "ONE")
-
-
-def full(store: Any) -> Callable[[], object]:
-    """Fill it: OOM."""
-    store.config_set("maxmemory", 1)
-    return lambda: store.config_set("maxmemory", 0)
-
-
-def alone(store: Any) -> Callable[[], object]:
-    """Take the replicas away that it needs: NOREPLICAS."""
-    store.config_set("min-replicas-to-write", 1)
-    return lambda: store.config_set("min-replicas-to-write", 0)
-
-
-def forbidden(store: Any) -> Callable[[], object]:
-    """Take the permission to write: NOPERM."""
-    store.acl_setuser("default", enabled=True, nopass=True, categories=["+@all", "-@write"], keys=["*"], channels=["*"])
-    return lambda: store.acl_setuser(
-        "default", enabled=True, nopass=True, categories=["+@all"], keys=["*"], channels=["*"]
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Faults against the compose services of a generated project: `make chaos`."""
+"""Faults against the workers and services of a generated project: `make chaos`."""
