@@ -28,7 +28,7 @@ _API = ("--host", "127.0.0.1", "--port", "0")
 _LIMIT = 60.0
 _BARE_CELERY = ("celery", "-A", "benchmarks.peers.celery_app:app")
 _USUAL_CELERY = ("celery", "-A", "benchmarks.project.usual_celery:app")
-_FORGE_CELERY = ("celery", "-A", "app.core.celery:celery_app")
+_FORGE_CELERY = ("app.worker",)
 
 
 class _Start(NamedTuple):

@@ -1,4 +1,5 @@
-"""The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`.
+"""The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`. `python -m app.worker` starts
+workers and beat.
 
 Queue a task and read its state
     publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for` and `cancel` for `async def` code
