@@ -19,6 +19,7 @@ Run a task
     prefetch           how many messages of each queue a worker takes in advance
     refusals           pauses while Redis refuses commands
     pool               the threads pool: many `async def` tasks at a time, their time limits and cancellation
+    fork               shares memory between the processes of a prefork worker
     event_loop         one event loop per worker process, for `async def` tasks
     interruption       raises an exception in a coroutine where it waits
     request            `AppRequest`: one delivery of a task, in the worker's main process
