@@ -126,7 +126,8 @@ class SettingsGroup(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the file when the settings are created, not when this module is imported."""
-        file = DotEnvSettingsSource(settings_cls, env_file=env_files())
+        # The file has the variables of all groups. Without the filter, each group would compare each of them with each of its fields.
+        file = DotEnvSettingsSource(settings_cls, env_file=env_files(), dotenv_filtering="only_existing")
         return init_settings, env_settings, _SecretFiles(settings_cls), file
 
     @classmethod
