@@ -86,6 +86,21 @@ RELEASE = Release(
             "The task options hides_arguments and tells_last_success have no effect: use redact_arguments, without which Flower "
             "shows a task's arguments, and record_last_success."
         ),
+        with_celery(
+            "Workers take messages with app/worker/transport.py: faster, and a killed worker loses none. Queues, messages and results stay "
+            "as they are, and workers of both releases can run at the same time. CELERY_TRANSPORT=kombu returns to the old way."
+        ),
+        with_celery(
+            "A worker takes four messages for each process in advance, of the queue long one: see docs/running-workers.md. Move long "
+            "tasks to that queue, or set worker_prefetch_multiplier=1 in app/core/celery.py."
+        ),
+        with_celery(
+            "WORKER_POOL and WORKER_CONCURRENCY replace --concurrency in the commands; a worker without them starts 2 processes. "
+            "An option that you added to a command takes precedence."
+        ),
+        with_celery(
+            "A task has one log line at INFO, task_finished; task_started is logged at DEBUG, and its field retries is attempt."
+        ),
     ),
     steps=(
         "If a part above lists files that use an old name, change each of its lines: importing an old name fails. Run `make check` "
