@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.context import Context, Failed
 from benchmarks.environments import environment
 from benchmarks.parts import Metric, Part
 from benchmarks.processes import Processes, running
 from benchmarks.results import Result
-from benchmarks.server import running_server
+from benchmarks.server import Server, running_server
 from forge_template import project_environment
 
 _WHAT = """\
-CPU time of each process until it says that it is ready, and its resident memory then. The bare ones are applications without
-settings, with one task or one route, in the same virtual environment. Workers run in the solo pool, which is one process. The aim is a
-ratio of 1.25."""
+CPU time of each process until it says that it is ready, and its resident memory then, with modules compiled. *Bare* is what the
+first page of Celery's and FastAPI's documentation has: one task or one route, in an environment with nothing else for Celery
+(an installed Flower is imported by each `celery` command). *The same libraries* is what most projects write: it imports what the
+generated project uses at the top of its modules, but has one task or one route. Workers run in the solo pool, which is one process."""
 _BASELINE = "bare"
+_USUAL = "the same libraries"
 _FORGE = "Forge"
 _WORKER = ("worker", "-P", "solo", "--loglevel=info", "-Q")
+_BEAT = ("beat", "--loglevel=info")
 _API = ("--host", "127.0.0.1", "--port", "0")
 _LIMIT = 60.0
-# What is started: case, system, arguments of Python, what its log says when it is ready.
+_BARE_CELERY = ("celery", "-A", "benchmarks.peers.celery_app:app")
+_USUAL_CELERY = ("celery", "-A", "benchmarks.project.usual_celery:app")
+_FORGE_CELERY = ("app.worker",)
+
+
+class _Start(NamedTuple):
+    case: str
+    system: str
+    environment: str
+    arguments: tuple[str, ...]
+    ready: str
+    """What the log contains when it is ready."""
+
+
 _STARTS = (
-    ("worker", _BASELINE, ("celery", "-A", "benchmarks.peers.celery_app:app", *_WORKER, "celery"), " ready."),
-    ("worker", _FORGE, ("celery", "-A", "app.core.celery:celery_app", *_WORKER, "high,default"), " ready."),
-    ("beat", _BASELINE, ("celery", "-A", "benchmarks.peers.celery_app:app", "beat", "--loglevel=info"), "Starting"),
-    ("beat", _FORGE, ("celery", "-A", "app.core.celery:celery_app", "beat", "--loglevel=info"), "Starting"),
-    ("API", _BASELINE, ("uvicorn", "benchmarks.project.bare_api:app", *_API), "Uvicorn running"),
-    ("API", _FORGE, ("uvicorn", "app.main:app", *_API), "Uvicorn running"),
+    _Start("worker", _BASELINE, "peers", (*_BARE_CELERY, *_WORKER, "celery"), " ready."),
+    _Start("worker", _USUAL, "project", (*_USUAL_CELERY, *_WORKER, "celery"), " ready."),
+    _Start("worker", _FORGE, "project", (*_FORGE_CELERY, *_WORKER, "high,default"), " ready."),
+    _Start("beat", _BASELINE, "peers", (*_BARE_CELERY, *_BEAT), "Starting"),
+    _Start("beat", _USUAL, "project", (*_USUAL_CELERY, *_BEAT), "Starting"),
+    _Start("beat", _FORGE, "project", (*_FORGE_CELERY, *_BEAT), "Starting"),
+    _Start("API", _BASELINE, "project", ("uvicorn", "benchmarks.project.bare_api:app", *_API), "Uvicorn running"),
+    _Start("API", _USUAL, "project", ("uvicorn", "benchmarks.project.usual_api:app", *_API), "Uvicorn running"),
+    _Start("API", _FORGE, "project", ("uvicorn", "app.main:app", *_API), "Uvicorn running"),
 )
 
 
@@ -40,20 +60,26 @@ def _run(context: Context) -> Result:
     with running_server(context, project, postgres=True) as server:
         # The first round is not counted: Python compiles modules in it.
         for turn in range(context.turns(3) + 1):
-            for number, (case, system, arguments, ready) in enumerate(_STARTS):
+            for number, start in enumerate(_STARTS):
                 server.flush()
-                log = context.scratch / f"{turn}-{number}"
-                more = ("--schedule", str(log.with_suffix(".schedule"))) if case == "beat" else ()
-                command = [str(project.python), "-m", *arguments, *more]
-                variables = project_environment({**server.variables, "LOG_FORMAT": "json"})
-                with running([command], project.folder, variables, log) as processes:
-                    _wait_for(ready, log.with_suffix(".0.log"), processes)
-                    cpu, memory = processes.cpu(), processes.memory().rss
+                cpu, memory = _measure(start, project.folder, server, context.scratch / f"{turn}-{number}")
                 if turn:
-                    result.add(case, system, "cpu", cpu)
-                    result.add(case, system, "rss", memory)
-                    context.say(f"  {case}, {system}: {cpu:.2f} s CPU, {memory:.0f} MB")
+                    result.add(start.case, start.system, "cpu", cpu)
+                    result.add(start.case, start.system, "rss", memory)
+                    context.say(f"  {start.case}, {start.system}: {cpu:.2f} s CPU, {memory:.0f} MB")
     return result
+
+
+def _measure(start: _Start, folder: Path, server: Server, log: Path) -> tuple[float, float]:
+    """Return the CPU seconds and the megabytes of a process that has just become ready."""
+    schedule = ("--schedule", str(log.with_suffix(".schedule"))) if start.case == "beat" else ()
+    command = [str(environment(start.environment).python), "-m", *start.arguments, *schedule]
+    variables = project_environment({**server.variables, "LOG_FORMAT": "json"})
+    # Without compiled modules, a start would mostly measure the compiler.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    with running([command], folder, variables, log) as processes:
+        _wait_for(start.ready, log.with_suffix(".0.log"), processes)
+        return processes.cpu(), processes.memory().rss
 
 
 def _wait_for(text: str, log: Path, processes: Processes) -> None:

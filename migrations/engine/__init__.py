@@ -11,7 +11,7 @@ after             the stage after Copier has patched the project
   merging         merge the pieces, with the rules of the owner classes
   worktree        write the result to the work tree and the index
   settings_files  add new settings to secret/.env.*
-  stale_imports   find imports of moved modules in the owner's files
+  stale_imports   find renamed modules and names in the owner's files
   changed_answers what a changed answer asks of the owner
   reporting       the report
 release           what a release declares; the declarations are in `releases`

@@ -17,7 +17,7 @@ from . import (
     trees,
     worktree,
 )
-from .merging import Rules
+from .merging import Outcome, Rules
 from .moves import destination
 from .owners import Owners
 from .pieces import Sides
@@ -52,7 +52,7 @@ def run(update: Update) -> None:
         new=update.version_to if is_same else str(update.new),
         outcome=outcome,
         rejected=sorted(rejected),
-        imports=stale_imports.find(top, outcome.files, theirs, outcome.moved),
+        imports=stale_imports.find(top, outcome.files, theirs, _stale_names(update, outcome, answers)),
         settings=settings,
         releases=update.releases,
         answers_before=recorded,
@@ -61,6 +61,12 @@ def run(update: Update) -> None:
     report = reporting.text(project, facts)
     snapshot.conclude(project, report, rejected)
     print(report, flush=True)
+
+
+def _stale_names(update: Update, outcome: Outcome, answers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names that this update makes invalid: those that the releases declare, and the modules that it moved."""
+    declared = {old: new for release in update.releases for old, new in release.removed_names(answers).items()}
+    return declared | stale_imports.modules({one.old: one.new for one in outcome.moved})
 
 
 def _rules(update: Update, owners: Owners, answers: Mapping[str, Any]) -> Rules:

@@ -28,6 +28,8 @@ class Release:
         moved: files, old path to new; a path that ends with a slash is a folder. The most specific entry applies, and
             one that matches nothing does nothing. May be a function of the new answers.
         renamed: settings, old name to new.
+        names: what code can no longer use, old name to new: dotted names of modules and of attributes, and options. May be
+            a function of the new answers.
         changes: what behaves differently.
         steps: what the owner has to do by hand.
         offers: what is new, and switched off in older projects.
@@ -37,6 +39,7 @@ class Release:
     answers: Callable[[Answers], Answers] = _unchanged
     moved: Mapping[str, str] | Callable[[Answers], Mapping[str, str]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] | Callable[[Answers], Mapping[str, str]] = field(default_factory=dict)
     changes: Sequence[Note] = ()
     steps: Sequence[Note] = ()
     offers: Sequence[Note] = ()
@@ -44,6 +47,10 @@ class Release:
     def moves(self, answers: Answers) -> Mapping[str, str]:
         """Return the files that this release moved in a project with these answers."""
         return self.moved(answers) if callable(self.moved) else self.moved
+
+    def removed_names(self, answers: Answers) -> Mapping[str, str]:
+        """Return the names that code of a project with these answers can no longer use."""
+        return self.names(answers) if callable(self.names) else self.names
 
 
 def between(releases: Iterable[Release], old: Version, new: Version) -> list[Release]:

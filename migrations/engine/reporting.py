@@ -28,7 +28,7 @@ class Facts:
         new: the new version.
         outcome: the result of the merge.
         rejected: the paths of the conflicts that are in `.rej` files.
-        imports: the lines that name a moved module.
+        imports: the lines that use an old name.
         settings: what has changed in secret/.env.*.
         releases: the releases since the old version.
         answers_before: the answers that the project had.
@@ -61,7 +61,7 @@ def text(project: Project, facts: Facts) -> str:
     result += _part(
         "CONFLICTS: work each `.rej` in by hand, then delete it", [f"{path}.rej" for path in facts.rejected]
     )
-    result += _part("Your files that name a module by its old path", _imports(facts.imports))
+    result += _part("Your files that use an old name", _imports(facts.imports))
     result += _part("Not written, because something of yours has the path", outcome.left_out)
     result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
     result += _part("Kept, because they may be applied to a database", outcome.kept_revisions)
@@ -120,7 +120,8 @@ def folded(moved: Iterable[Moved]) -> list[str]:
 
 
 def _imports(found: Sequence[StaleImport]) -> list[str]:
-    return _bounded([f"{one.path}:{one.line} imports {one.old}, which is now {one.new}" for one in found])
+    # All of them: each has to be changed.
+    return [f"{one.path}:{one.line} uses {one.old}, which is now {one.new}" for one in found]
 
 
 def _bounded(lines: Sequence[str]) -> list[str]:

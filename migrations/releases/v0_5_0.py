@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.release import Answers, Release
-from releases.conditions import with_celery, with_pack
 
 _APPLICATION = {
     "app/api/csv_files.py": "app/features/csv/routes.py",
@@ -177,19 +176,12 @@ RELEASE = Release(
     "0.5.0",
     moved=_moved,
     changes=(
-        "Each feature is a folder in app/features/, and its files are found by their names: see docs/features.md. The old "
-        "names of modules, settings and models work until 0.6.0, with a DeprecationWarning.",
+        "Each feature is a folder in app/features/, and its files are found by their names: see docs/features.md.",
         "Each settings group has its own instance: use `from app.core.config.celery import celery_settings` instead of "
         "`settings.celery`.",
-        with_pack(
-            "backup", "`python -m app.backup` is now `python -m app.features.backup`; the old name works until 0.6.0."
-        ),
     ),
     steps=(
         "If you added routes, checks or handlers to app/main.py, or settings to app/core/config/__init__.py, move them into a "
         "folder in app/features/ as docs/features.md shows: updates never change a folder that you added.",
-        with_celery(
-            "Import the status of tasks from app.worker.status, and other moved names as the lines above show."
-        ),
     ),
 )

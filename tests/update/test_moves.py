@@ -20,7 +20,7 @@ from engine.owners import Owners
 from engine.pieces import Sides
 from engine.release import Release
 from engine.reporting import folded
-from engine.stale_imports import find
+from engine.stale_imports import find, modules
 from engine.trees import Entry
 from forge_template import ROOT, commit_tree, git
 from tests.update.world import Person, Updated
@@ -479,7 +479,7 @@ def test_imports_of_moved_modules_are_found_in_what_the_owner_wrote(repository: 
     moved = {"app/services/accounts.py": "app/accounts/service.py", "app/services/mail.py": "app/mail/__init__.py"}
     ours = base | {"app/mine.py": IMPORTS, "app/api.py": f"{FIVE}import app.services.mail\n", "notes.txt": IMPORTS}
     outcome = repository.merge(Case(base, ours, after, moved, {}))
-    found = find(repository.folder, outcome.files, repository.tree(after), outcome.moved)
+    found = find(repository.folder, outcome.files, repository.tree(after), modules(moved))
     accounts, mail = "app.services.accounts", "app.services.mail"
     assert sorted((one.path, one.line, one.old) for one in found) == [
         ("app/api.py", 6, mail),
@@ -489,6 +489,49 @@ def test_imports_of_moved_modules_are_found_in_what_the_owner_wrote(repository: 
         ("app/mine.py", 9, mail),
     ]
     assert {(one.old, one.new) for one in found} == {(accounts, "app.accounts.service"), (mail, "app.mail")}
+
+
+USES = """from app.core.config import settings
+from app.worker import records as r, status
+import app.core.config as config
+from app.models import Base, User
+url = settings.celery.broker_url
+print(settings.unknown, other.settings.celery, status.TaskStatus)
+r.TaskStatus(config.settings.app)
+@task(hides_arguments=True, mine_hides_arguments=1)
+class Mine(models.User): ...
+"""
+NAMES = {
+    "app.core.config.settings": "one for each group",
+    "app.core.config.settings.app": "app.core.config.application.app_settings",
+    "app.core.config.settings.celery": "app.core.config.celery.celery_settings",
+    "app.worker.records.TaskStatus": "app.worker.status.TaskStatus",
+    "app.models.User": "app.accounts.User",
+    "app.services.mine": "app.features.theirs",
+    "hides_arguments": "redact_arguments",
+}
+
+
+def test_removed_names_are_found_where_they_are_imported_and_where_they_are_used(repository: Repository) -> None:
+    ours = {"app/mine.py": USES}
+    outcome = repository.merge(Case({}, ours, {}, {}, {}))
+    found = find(repository.folder, outcome.files, repository.tree({}), NAMES)
+    assert [(one.line, one.old) for one in found] == [
+        (1, "app.core.config.settings"),
+        (4, "app.models.User"),
+        (5, "app.core.config.settings.celery"),
+        (7, "app.core.config.settings.app"),
+        (7, "app.worker.records.TaskStatus"),
+        (8, "hides_arguments"),
+    ]
+    assert {one.new for one in found} < set(NAMES.values())
+
+
+@pytest.mark.parametrize("path", ["app/services/mine.py", "app/services/mine/__init__.py", "app/services/mine/deep.py"])
+def test_the_name_of_a_module_that_the_owner_wrote_is_not_stale(repository: Repository, path: str) -> None:
+    ours = {path: "", "app/api.py": "from app.services.mine import deep\n"}
+    outcome = repository.merge(Case({}, ours, {}, {}, {}))
+    assert find(repository.folder, outcome.files, repository.tree({}), NAMES) == []
 
 
 # --- a template of three releases ---------------------------------------------------------------------------------------
@@ -653,7 +696,7 @@ def check(person: Person, updated: Updated) -> None:
         "  run.sh -> bin/run.sh, with your changes\n",
         "Your own files that stay in a folder that moved away:\n"
         "  app/examples/mine.py\n  app/services/deep/mine.py\n  app/services/mine.py\n",
-        "app/services/mine.py:1 imports app.services.accounts, which is now app.features.accounts.service",
+        "app/services/mine.py:1 uses app.services.accounts, which is now app.features.accounts.service",
         "Left deleted, as you deleted them:\n"
         "  app/services/deep/__init__.py, which the release moved to app/features/deep/__init__.py\n",
         "Left as you have them (examples):\n  app/features/examples/two.py\n",

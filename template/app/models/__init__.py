@@ -4,7 +4,6 @@ import importlib
 import pkgutil
 
 from app.core.discovery import load_feature_modules
-from app.core.moved import moved_attributes
 from app.models.base import Base, UtcDateTime
 
 __all__ = ["Base", "UtcDateTime", "load_models"]
@@ -15,14 +14,3 @@ def load_models() -> None:
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         importlib.import_module(module.name)
     load_feature_modules("models")
-
-
-__getattr__ = moved_attributes(
-    "app.models",
-    {
-        "User": "app.features.accounts.models.User",
-        "Session": "app.features.accounts.models.Session",
-        "AccountCode": "app.features.accounts.complete.models.AccountCode",
-        "AccountRegistration": "app.features.accounts.complete.models.AccountRegistration",
-    },
-)

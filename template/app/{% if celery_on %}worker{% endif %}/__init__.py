@@ -1,4 +1,5 @@
-"""The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`.
+"""The task runtime, one module per concept. Routes and tasks need `publish`, sometimes `status`. `python -m app.worker` starts
+workers and beat.
 
 Queue a task and read its state
     publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for` and `cancel` for `async def` code
@@ -18,6 +19,7 @@ Run a task
     prefetch           how many messages of each queue a worker takes in advance
     refusals           pauses while Redis refuses commands
     pool               the threads pool: many `async def` tasks at a time, their time limits and cancellation
+    fork               shares memory between the processes of a prefork worker
     event_loop         one event loop per worker process, for `async def` tasks
     interruption       raises an exception in a coroutine where it waits
     request            `AppRequest`: one delivery of a task, in the worker's main process

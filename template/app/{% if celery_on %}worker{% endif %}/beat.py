@@ -2,12 +2,11 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.beat import SchedulingError
 from celery.utils.log import get_logger
 
-from app.core.moved import moved_attributes
 from app.worker import liveness, schedule_health, summer_time
 from app.worker.broker import OUTAGES
 
@@ -74,7 +73,3 @@ class HeartbeatScheduler:
             liveness.send_heartbeat("beat")
         except OUTAGES as error:
             _logger.warning("beat's heartbeat failed: %r", error)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = moved_attributes(__name__, {"HonestScheduler": f"{__name__}.HeartbeatScheduler"})

@@ -18,7 +18,6 @@ from celery._state import get_current_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown, worker_shutdown
 
-from app.core.database import close_database, open_database
 from app.worker.interruption import Interruptible
 
 T = TypeVar("T")
@@ -47,6 +46,9 @@ class _ProcessLoop:
         self.loop = asyncio.new_event_loop()
         if background:
             threading.Thread(target=self._run_forever, name="task-loop", daemon=True).start()
+        # Imports SQLAlchemy, which takes as long as all of Celery and which a worker needs only for `async def` tasks.
+        from app.core.database import open_database  # noqa: PLC0415
+
         self.run(open_database())
 
     def _run_forever(self) -> None:
@@ -94,6 +96,8 @@ class _ProcessLoop:
             raise
 
     def close(self) -> None:
+        from app.core.database import close_database  # noqa: PLC0415 - see __init__
+
         self.run(close_database())
         self.closing = True
         if self.background:

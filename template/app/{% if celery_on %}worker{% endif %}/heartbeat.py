@@ -2,12 +2,11 @@
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
 
-from app.core.moved import moved_attributes
 from app.worker.broker import OUTAGES, own_channel
 
 _logger = get_logger(__name__)
@@ -59,14 +58,3 @@ class HeartbeatThread(bootsteps.StartStopStep):
             except OUTAGES as error:
                 _logger.warning("%s failed: %r; next attempt in %s s", self.label, error, self.interval)
                 stopped.wait(self.interval)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = moved_attributes(
-        __name__,
-        {
-            "Beating": f"{__name__}.HeartbeatThread",
-            "HeldTasks": "app.worker.visibility.VisibilityRenewal",
-            "renew": "app.worker.visibility.renew",
-        },
-    )

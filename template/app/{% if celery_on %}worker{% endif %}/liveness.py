@@ -4,10 +4,9 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.core.config.celery import celery_settings
-from app.core.moved import moved_attributes
 from app.probe import heartbeat_folder
 from app.worker.broker import broker_client, in_thread, lua_script
 from app.worker.heartbeat import HeartbeatThread
@@ -113,16 +112,3 @@ def _register_worker(client: Any, hostname: str) -> None:
 
 def _key(part: str) -> str:
     return f"alive:{part}"
-
-
-if not TYPE_CHECKING:
-    __getattr__ = moved_attributes(
-        __name__,
-        {
-            "EVERY": f"{__name__}.INTERVAL",
-            "Heartbeat": f"{__name__}.LivenessHeartbeat",
-            "Progress": "app.worker.progress.ConsumerProgress",
-            "living_workers": f"{__name__}.count_workers",
-            "touch": f"{__name__}.touch_probe_file",
-        },
-    )

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from celery import current_app
 from kombu import Producer
 from kombu.transport import redis, virtual
-from sqlalchemy.util.concurrency import await_, greenlet_spawn
 
 from app.worker.broker import in_thread
 from app.worker.pipeline import Command
@@ -50,6 +49,9 @@ async def on_loop(apply_async: Callable[..., R], send: Send, *, only_direct: boo
     Raises:
         ValueError: the message cannot be collected.
     """
+    # Only the API publishes on an event loop; a worker would import all of SQLAlchemy for it.
+    from sqlalchemy.util.concurrency import greenlet_spawn  # noqa: PLC0415
+
     return await greenlet_spawn(_apply, apply_async, _Collected([], [], send, only_direct), options)
 
 
@@ -108,6 +110,8 @@ class _CollectingProducer(Producer):
         self, body: Any, *, exchange: Any = None, declare: Any = None, retry: Any = None, **options: Any
     ) -> None:
         """Build the message and wait until it is sent. Its queue is not declared: workers do that."""
+        from sqlalchemy.util.concurrency import await_  # noqa: PLC0415 - see on_loop
+
         collected = _current()
         if not exchange:
             super().publish(body, exchange=exchange, **options)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from app.core.moved import moved_attributes
 from app.worker.broker import result_key
 
 HEADER = "owner"
@@ -46,8 +45,3 @@ def current_owner(request: Any) -> str | None:
 def owner_key(task_id: str) -> bytes:
     """Return the key of a task's owner: among those of results, which every user of the result store's Redis may use."""
     return result_key(task_id) + SUFFIX
-
-
-__getattr__ = moved_attributes(
-    __name__, {name: f"app.worker.job_limit.{name}" for name in ("TooManyJobs", "admit", "jobs_key")}
-)

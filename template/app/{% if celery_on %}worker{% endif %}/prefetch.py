@@ -7,6 +7,7 @@
 from typing import Any
 
 from celery import bootsteps
+from celery.concurrency import solo
 
 
 class QueuePrefetch(bootsteps.StartStopStep):
@@ -16,4 +17,6 @@ class QueuePrefetch(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Set the multiplier; called again after a lost connection."""
-        consumer.task_consumer.channel.qos.multiplier = max(1, consumer.prefetch_multiplier)
+        qos = consumer.task_consumer.channel.qos
+        qos.multiplier = max(1, consumer.prefetch_multiplier)
+        qos.one_at_a_time = isinstance(consumer.pool, solo.TaskPool)

@@ -11,7 +11,6 @@ from celery.result import ResultSet
 from celery.signals import before_task_publish
 from redis.exceptions import RedisError
 
-from app.core.moved import moved_attributes
 from app.worker.broker import result_key, results_client
 from app.worker.messages import collect_record
 from app.worker.owners import HEADER, owner_key
@@ -90,15 +89,3 @@ def _run(task_ids: set[str], commands: list[Command]) -> None:
 def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
     """Log that tasks have no record. They can still be queued, as the broker may be another server."""
     _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))
-
-
-__getattr__ = moved_attributes(
-    __name__,
-    {
-        "TaskStatus": "app.worker.status.TaskStatus",
-        "read_status": "app.worker.status.read_status",
-        "ResultBackend": "app.worker.result_backend.ResultBackend",
-        "count_redelivery": "app.worker.redelivery.count_redelivery",
-        "excuse_redelivery": "app.worker.redelivery.excuse_redeliveries",
-    },
-)

@@ -3,15 +3,13 @@
 import functools
 import inspect
 import logging
-import warnings
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
 from kombu.exceptions import EncodeError
 
-from app.core.moved import moved_attributes
 from app.worker import event_loop, logs, owners, start
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
@@ -20,8 +18,6 @@ from app.worker.time_limits import complete_limits
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
 
 _LIMITS = ("time_limit", "soft_time_limit")
-_RENAMED_OPTIONS = {"hides_arguments": "redact_arguments", "tells_last_success": "record_last_success"}
-"""Options of releases before 0.5.0, which work for one more release."""
 
 
 def is_in_task() -> bool:
@@ -63,10 +59,6 @@ class AppTask(Task[Any, Any]):
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Run an `async def` body on the process's event loop; here, so that Celery's own wrappers get a plain function."""
         super().__init_subclass__(**kwargs)
-        for old, new in _RENAMED_OPTIONS.items():
-            if old in cls.__dict__:
-                warnings.warn(f"{cls.__name__}: the task option {old} is now {new}", DeprecationWarning, stacklevel=2)
-                setattr(cls, new, cls.__dict__[old])
         run = cls.__dict__.get("run")
         function = run.__func__ if isinstance(run, staticmethod) else run
         if function is None:
@@ -174,9 +166,3 @@ def _annotated(task: Any, name: str, app: Any) -> Any:
     """Return a limit that `task_annotations` gave the task, or None."""
     value = getattr(task, name)
     return value if value != app.conf[f"task_{name}"] else None
-
-
-if not TYPE_CHECKING:
-    __getattr__ = moved_attributes(
-        __name__, {"RedeliveryLimitExceeded": "app.worker.redelivery.RedeliveryLimitExceeded"}
-    )

@@ -9,9 +9,8 @@ An idle worker does not poll. `CLIENT TRACKING` lets Redis notify it when one of
 then. docs/running-workers.md describes the design.
 """
 
-import binascii
 import contextlib
-import math
+import os
 import re
 import socket
 import threading
@@ -29,7 +28,9 @@ from kombu.transport import redis as base
 from kombu.transport import virtual
 from kombu.utils.eventio import READ
 from kombu.utils.json import dumps, loads
+from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.worker import transport_scripts as scripts
 from app.worker.refusals import Refusals
@@ -47,6 +48,9 @@ _ANSWERED_WITHIN = 15.0
 """Seconds after which Redis counts as frozen."""
 
 _RECORD = re.compile(rb'\[(.*), "", ("(?:[^"\\]|\\.)*")\]', re.DOTALL)
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What reading a text raises that is no message of Celery, such as one of 100,000 brackets."""
+
 _state: Any = state
 
 
@@ -59,7 +63,9 @@ class Unsettled:
         """Tags of messages that may have been taken by a call whose answer was lost."""
 
 
-_unsettled: dict[str, Unsettled] = defaultdict(Unsettled)
+_unsettled: dict[tuple[str, str], Unsettled] = defaultdict(Unsettled)
+# The calls and the messages of a parent process are not the child's.
+os.register_at_fork(after_in_child=_unsettled.clear)
 
 
 def register() -> None:
@@ -84,6 +90,9 @@ class QoS(base.QoS):
     multiplier = 1
     """The worker's prefetch multiplier; see `app.worker.prefetch`."""
 
+    one_at_a_time = False
+    """Whether a message is run while it is delivered: others that were taken with it would wait unrenewed."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._costs: dict[str, int] = {}
@@ -99,10 +108,16 @@ class QoS(base.QoS):
         """Return how much of the prefetch count is free."""
         if not self.can_consume():
             return 0
-        if "can_consume" in vars(self):
+        if self.one_at_a_time or "can_consume" in vars(self):
             # Celery's setting worker_disable_prefetch replaces it.
             return 1
         return self.prefetch_count - self._used if self.prefetch_count else 100
+
+    def has_reserve(self) -> bool:
+        """Return whether more than half of the prefetch count is used: the worker has messages to run."""
+        if self.one_at_a_time or "can_consume" in vars(self):
+            return False
+        return bool(2 * self._used > self.prefetch_count > 0)
 
     def can_consume(self) -> bool:
         """Return whether another message may be taken."""
@@ -120,15 +135,18 @@ class QoS(base.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message with the next take."""
-        self.channel.acknowledge(delivery_tag)
-        self._settle(delivery_tag)
+        try:
+            self.channel.acknowledge(delivery_tag)
+        finally:
+            # If it could not be sent, it will be.
+            self._settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Requeue a message at once, or acknowledge it with the next take."""
-        if requeue:
-            self.restore_by_tag(delivery_tag, leftmost=True)
-        else:
-            self.channel.acknowledge(delivery_tag)
+        if not requeue:
+            self.ack(delivery_tag)
+            return
+        self.restore_by_tag(delivery_tag, leftmost=True)
         self._settle(delivery_tag)
 
     def _settle(self, delivery_tag: str) -> None:
@@ -146,16 +164,18 @@ class QoS(base.QoS):
                 if tag not in running:
                     self.restore_by_tag(tag, client=connected)
         self._delivered.clear()
+        with self._lock:
+            self._costs.clear()
+            self._used = 0
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
         """Requeue messages whose visibility timeout has passed, by Redis's clock."""
         self._vrestore_count += 1
         if (self._vrestore_count - 1) % (interval or 1):
             return
-        with self.channel.conn_or_acquire() as client:
-            overdue = self.channel.script(scripts.OVERDUE, client)
-            for tag in overdue(keys=[self.unacked_index_key], args=[self.visibility_timeout, num or 1000]):
-                self.restore_by_tag(tag.decode(), client, overdue=True)
+        args = [self.visibility_timeout, num or 1000]
+        for tag in self.channel.run(scripts.OVERDUE, [self.unacked_index_key], args):
+            self.restore_by_tag(tag.decode(), overdue=True)
 
     def restore_by_tag(
         self,
@@ -178,11 +198,12 @@ class QoS(base.QoS):
         channel = self.channel
         with channel.conn_or_acquire(client) as connected:
             record = connected.hget(self.unacked_key, tag)
-            lists, text = ([], "") if record is None else channel.restored(record, redelivered=redelivered)
-            channel.script(scripts.RESTORE, connected)(
-                keys=[self.unacked_key, self.unacked_index_key, *lists],
-                args=[tag, text, "LPUSH" if leftmost else "RPUSH", self.visibility_timeout if overdue else ""],
-            )
+        lists, text = ([], "") if record is None else channel.restored(record, redelivered=redelivered)
+        channel.run(
+            scripts.RESTORE,
+            [self.unacked_key, self.unacked_index_key, *lists],
+            [tag, text, "LPUSH" if leftmost else "RPUSH", self.visibility_timeout if overdue else ""],
+        )
 
 
 class Poller(base.MultiChannelPoller):
@@ -191,7 +212,7 @@ class Poller(base.MultiChannelPoller):
     def __init__(self) -> None:
         super().__init__()
         self._waker: tuple[socket.socket, socket.socket] | None = None
-        self._timeout: float | None = None
+        self._wakes_at: float | None = None
         self.call_later: Any = None
         """The timer of Celery's event loop, if there is one."""
 
@@ -199,14 +220,15 @@ class Poller(base.MultiChannelPoller):
         """Call `on_poll_start` again after at most so many seconds."""
         if self.call_later is not None:
             self.call_later(seconds, lambda: None)
-        self._timeout = seconds
+        self._wakes_at = time.monotonic() + seconds
 
     def wake(self) -> None:
         """End the wait in `get`: another thread has acknowledged a message."""
-        if self._waker is not None:
-            # If it is full, `get` is about to wake up.
-            with contextlib.suppress(BlockingIOError):
-                self._waker[1].send(b"\0")
+        waker = self._waker
+        if waker is not None:
+            # If it is full, `get` is about to wake up; it may have been closed meanwhile.
+            with contextlib.suppress(OSError):
+                waker[1].send(b"\0")
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event; used without an event loop."""
@@ -215,9 +237,12 @@ class Poller(base.MultiChannelPoller):
             for end in self._waker:
                 end.setblocking(False)
             self.poller.register(self._waker[0], READ)
-        shortened, self._timeout = self._timeout, None
-        if shortened is not None:
-            timeout = shortened if timeout is None else min(timeout, shortened)
+        self._send_takes()
+        if self._wakes_at is not None:
+            remaining = max(0.0, self._wakes_at - time.monotonic())
+            timeout = remaining if timeout is None else min(timeout, remaining)
+            if not remaining:
+                self._wakes_at = None
         super().get(callback, timeout)
 
     def close(self) -> None:
@@ -229,9 +254,12 @@ class Poller(base.MultiChannelPoller):
 
     def on_poll_start(self) -> None:
         """Send what channels have to send."""
+        self._send_takes()
+        super().on_poll_start()
+
+    def _send_takes(self) -> None:
         for channel in tuple(self._channels):
             channel.send_take()
-        super().on_poll_start()
 
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802
         if not channel.takes:
@@ -257,7 +285,7 @@ class Poller(base.MultiChannelPoller):
 
 
 class Channel(base.Channel):
-    """A channel that takes messages with `transport_scripts.TAKE`; consumers that do not acknowledge use kombu's BRPOP."""
+    """A channel that takes messages with `transport_scripts.TAKE`; if none is to be acknowledged, it uses kombu's BRPOP."""
 
     QoS = QoS
     from_transport_options = (*base.Channel.from_transport_options, "queue_prefetch")
@@ -281,12 +309,11 @@ class Channel(base.Channel):
         """The queue of the message that is being delivered."""
         self._is_drained = False
         self._is_notified = True
-        self._useless_credit = 0.0
         self._tracked: Any = None
         self._refusals = Refusals()
         super().__init__(*args, **kwargs)
         self.connection_cycle = self.connection.cycle
-        self._unsettled = _unsettled[self.connection.client.as_uri()]
+        self._unsettled = _unsettled[self.connection.client.as_uri(), self.global_keyprefix + self.unacked_key]
 
     @cached_property
     def _takes_client(self) -> Any:
@@ -298,8 +325,7 @@ class Channel(base.Channel):
     @property
     def takes(self) -> bool:
         """Whether this channel consumes by takes."""
-        queues = self._active_queues
-        return bool(queues) and self._unacknowledging.isdisjoint(queues) and bool(self.active_queues)
+        return not self._unacknowledging.issuperset(self.active_queues)
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume a queue."""
@@ -315,21 +341,32 @@ class Channel(base.Channel):
         if no_ack:
             return super().basic_get(queue, no_ack, **kwargs)
         number, self._next = self._next, self._next + 1
+        if queue in self._expires:
+            with self.conn_or_acquire() as client:
+                self._maybe_update_queues_expire(client, queue)
         keys, args = self._arguments([queue], 1, number, [], track=False)
-        with self.conn_or_acquire() as client:
-            for _, text in _pairs(self.script(scripts.TAKE, client)(keys=keys, args=args)[2:]):
-                self.delivering = queue
-                message = self.Message(self._payload(f"{self._prefix}{number}", queue, text), channel=self)
-                self.qos.append(message, message.delivery_tag)
-                return message
+        for _, text in _pairs(self.run(scripts.TAKE, keys, args)[1:]):
+            self.delivering = queue
+            message = self.Message(self._payload(f"{self._prefix}{number}", queue, text), channel=self)
+            self.qos.append(message, message.delivery_tag)
+            return message
         return None
 
-    def script(self, text: str, client: Any) -> Any:
-        """Return one of the scripts, to be called on a client."""
+    def run(self, text: str, keys: Iterable[str], args: Iterable[Any]) -> Any:
+        """Run one of the scripts."""
+        # kombu's client would put `global_keyprefix` before the first key only.
+        client = Redis(connection_pool=self.pool)
         if text not in self._scripts:
             self._scripts[text] = client.register_script(text)
-        script = self._scripts[text]
-        return lambda **arguments: script(client=client, **arguments)
+        prefixed = [self.global_keyprefix + key for key in keys]
+        return self._scripts[text](keys=prefixed, args=[*args], client=client)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        result = super()._basic_cancel(consumer_tag)
+        if not self.closed and not self.takes and self._unsettled.acknowledged:
+            # There is no next take.
+            self._acknowledge_now()
+        return result
 
     # --- acknowledgements ---
 
@@ -342,11 +379,9 @@ class Channel(base.Channel):
     def _acknowledge_now(self) -> None:
         tags = self._next_acknowledged()
         try:
-            with self.conn_or_acquire() as client:
-                while tags:
-                    keys, args = self._arguments([], 0, 0, tags, track=False)
-                    self.script(scripts.TAKE, client)(keys=keys, args=args)
-                    tags = self._next_acknowledged()
+            while tags:
+                self.run(scripts.TAKE, *self._arguments([], 0, 0, tags, track=False))
+                tags = self._next_acknowledged()
         except BaseException:
             self._unsettled.acknowledged.extendleft(tags)
             raise
@@ -366,15 +401,16 @@ class Channel(base.Channel):
         now = time.monotonic()
         if self._asked is not None:
             if now - self._asked_at > _ANSWERED_WITHIN:
-                raise TimeoutError(f"Redis has not answered for {_ANSWERED_WITHIN:.0f} s")
+                # Not Python's TimeoutError: for `drain_events` it means that nothing has happened.
+                raise RedisTimeoutError(f"Redis has not answered for {_ANSWERED_WITHIN:.0f} s")
             return
         if not self.takes or not self._refusals.may_try(now):
             return
         credit = self.qos.credit()
-        has_news = self._is_notified or credit > self._useless_credit or now - self._asked_at > _CHECK_AFTER
+        has_news = self._is_notified or now - self._asked_at > _CHECK_AFTER
         if not ((credit and has_news) or self._unsettled.acknowledged):
             return
-        if 2 * credit < self.qos.prefetch_count and self._may_wait(now):
+        if self.qos.has_reserve() and self._may_wait(now):
             return
         self._waits_until = None
         try:
@@ -388,6 +424,7 @@ class Channel(base.Channel):
         queues = self._ordered_queues() if credit else []
         self._sending = self._next_acknowledged()
         keys, args = self._arguments(queues, credit, number, self._sending, track=track)
+        keys = [self.global_keyprefix + key for key in keys]
         self._asked, self._asked_at, self._asked_queues = (number, credit, track), now, queues
         self._is_tracking_unanswered = track
         if track:
@@ -398,7 +435,7 @@ class Channel(base.Channel):
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
     def _may_wait(self, now: float) -> bool:
-        """Return whether to wait for more acknowledgements: the worker has messages to run."""
+        """Return whether to wait for more acknowledgements."""
         if self._waits_until is None:
             self._waits_until = now + _WAIT
             self.connection_cycle.wake_after(_WAIT)
@@ -406,6 +443,10 @@ class Channel(base.Channel):
 
     def read_take(self) -> None:
         """Read the answer to a take, or a notification, and deliver what was taken."""
+        self._receive_taken()
+        self._deliver_taken()
+
+    def _receive_taken(self) -> None:
         connection = self._takes_client.connection
         if self._asked is None:
             self._read_notifications(connection)
@@ -427,19 +468,16 @@ class Channel(base.Channel):
         self._refusals.accepted()
         self._asked = None
         self._sending = []
-        if track:
-            self._read_notifications(connection)
-        left, waiting, *taken = reply
+        self._read_notifications(connection)
+        left, *taken = reply
         for queue, text in _pairs(taken):
             self._undelivered.append((f"{self._prefix}{number}", self._asked_queues[queue], text))
             number += 1
         if credit:
+            # Credit is left only if all queues are empty. Then the next take asks to be notified.
             self._is_drained = left > 0
-            # What is waiting may take more credit than there is.
-            self._useless_credit = left if waiting else math.inf
-            if left and not track:
+            if not (self._is_drained and track):
                 self._is_notified = True
-        self._deliver_taken()
 
     def _refuse(self, error: Exception) -> None:
         """Open another connection after a pause, which may lead to another server."""
@@ -452,6 +490,8 @@ class Channel(base.Channel):
             tag, queue, text = self._undelivered.popleft()
             self.delivering = queue
             if queue in self.connection._callbacks:  # noqa: SLF001
+                if queue in self._unacknowledging:
+                    self.acknowledge(tag)
                 self.connection._deliver(self._payload(tag, queue, text), queue)  # noqa: SLF001
             else:
                 # No longer consumed.
@@ -491,7 +531,7 @@ class Channel(base.Channel):
 
     def _sha(self) -> str:
         if scripts.TAKE not in self._scripts:
-            self._scripts[scripts.TAKE] = self.client.register_script(scripts.TAKE)
+            self._scripts[scripts.TAKE] = Redis(connection_pool=self.pool).register_script(scripts.TAKE)
         return str(self._scripts[scripts.TAKE].sha)
 
     def _connect(self) -> Any:
@@ -537,9 +577,8 @@ class Channel(base.Channel):
     def _arguments(
         self, queues: list[str], credit: int, number: int, tags: Iterable[str], *, track: bool
     ) -> tuple[list[str], list[Any]]:
-        prefix = self.global_keyprefix
         lists = [self._q_for_pri(queue, step) for queue in queues for step in self.priority_steps]
-        keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, *lists)]
+        keys = [self.unacked_key, self.unacked_index_key, *lists]
         # Restored as a message of the default exchange, which goes to the queue that it came from.
         endings = (value for queue in queues for value in (self.qos.cost(queue), f', "", {dumps(queue)}]'))
         head = [credit, self._prefix, number, len(self.priority_steps), len(queues), int(track)]
@@ -551,7 +590,9 @@ class Channel(base.Channel):
         try:
             payload = loads(text)
             payload["properties"]["delivery_tag"] = tag
-        except (ValueError, TypeError, KeyError):
+            if not isinstance(payload.get("headers") or {}, dict):
+                raise TypeError("the headers are no mapping")
+        except _MALFORMED:
             # Not a message of Celery: without a task's name, it becomes a dead letter (app/worker/poison_messages.py).
             properties = {"delivery_tag": tag, "delivery_info": {"exchange": "", "routing_key": queue}}
             payload = {"body": text.decode(errors="replace"), "headers": {}, "properties": properties}
@@ -561,7 +602,7 @@ class Channel(base.Channel):
         """Return the decoded body, or the body itself if it cannot be decoded: its consumer rejects it."""
         try:
             return super().decode_body(body, encoding)
-        except (binascii.Error, ValueError, TypeError, KeyError):
+        except _MALFORMED:
             return body
 
     def restored(self, record: bytes, *, redelivered: bool) -> tuple[list[str], str | bytes]:
@@ -570,7 +611,7 @@ class Channel(base.Channel):
             payload, exchange, routing_key = loads(record)
             info = payload["properties"].get("delivery_info")
             priority = self._get_message_priority(payload, reverse=False)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except _MALFORMED:
             return _unreadable(record)
         if redelivered:
             for part in (payload.get("headers"), info):
@@ -588,10 +629,8 @@ class Channel(base.Channel):
         if self.typeof(exchange).type == "fanout":
             self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
         member = self.sep.join([routing_key or "", pattern or "", queue or ""])
-        prefix = self.global_keyprefix
-        keys = [prefix + name % (exchange,) for name in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
-        with self.conn_or_acquire() as client:
-            self.script(scripts.BIND, client)(keys=keys, args=[member])
+        keys = [name % (exchange,) for name in (self.keyprefix_queue, self.keyprefix_binding_permanent)]
+        self.run(scripts.BIND, keys, [member])
 
     @cached_property
     def _refresh_binding(self) -> Any:
@@ -606,16 +645,22 @@ class Channel(base.Channel):
 
     def close(self) -> None:
         """Acknowledge what is to be acknowledged, requeue the rest and close."""
-        if not self.closed and self.connection is not None:
-            try:
-                while self._asked is not None and self._takes_client.connection.can_read(timeout=_CHECK_AFTER):
-                    self.read_take()
-                while self._undelivered:
-                    self.qos.restore_by_tag(self._undelivered.popleft()[0], redelivered=False)
-                self._acknowledge_now()
-            except self.connection_errors:
-                pass  # They are acknowledged on the next connection, or redelivered.
-        super().close()
+        try:
+            if not self.closed and self.connection is not None:
+                self._settle_all()
+        finally:
+            super().close()
+
+    def _settle_all(self) -> None:
+        try:
+            while self._asked is not None and self._takes_client.connection.can_read(timeout=_CHECK_AFTER):
+                self._receive_taken()
+            while self._undelivered:
+                self.qos.restore_by_tag(self._undelivered[0][0], redelivered=False)
+                self._undelivered.popleft()
+            self._acknowledge_now()
+        except (*self.connection_errors, ResponseError):
+            pass  # They are acknowledged on the next connection, or redelivered.
 
 
 class Transport(base.Transport):
@@ -626,6 +671,13 @@ class Transport(base.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+    def _deliver(self, message: dict[str, Any], queue: str) -> None:
+        if queue in self._callbacks:
+            super()._deliver(message, queue)
+        else:
+            # No longer consumed. kombu would requeue it from the unacknowledged ones, but here it is not registered there.
+            self.channels[0]._put(queue, message)  # noqa: SLF001
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Consume in Celery's event loop."""

@@ -16,9 +16,10 @@ TAKE = f"""#!lua flags=allow-oom
 --       for each queue what a message costs and how its record ends, the tags to acknowledge
 local unacked, index = KEYS[1], KEYS[2]
 -- These raise if the keys have another type.
-redis.call('HEXISTS', unacked, '')
 redis.call('ZCARD', index)
-local credit, number = tonumber(ARGV[1]), tonumber(ARGV[3])
+local is_repeated = redis.call('HEXISTS', unacked, ARGV[2] .. ARGV[3]) == 1
+-- A client that repeats a call whose answer it has not seen must not use its tags again.
+local credit, number = is_repeated and 0 or tonumber(ARGV[1]), tonumber(ARGV[3])
 local lists, queues = tonumber(ARGV[4]), tonumber(ARGV[5])
 for i = 7 + 2 * queues, #ARGV, 5000 do
     local last = math.min(i + 4999, #ARGV)
@@ -26,8 +27,8 @@ for i = 7 + 2 * queues, #ARGV, 5000 do
     redis.call('HDEL', unacked, unpack(ARGV, i, last))
 end
 {_NOW}
--- The first two: the credit that is left, and how many lists are not empty.
-local taken, waiting = {{0, 0}}, {{}}
+-- First the credit that is left; below 0 if the last message cost more than there was.
+local taken, waiting = {{0}}, {{}}
 for queue = 0, queues - 1 do
     waiting[#waiting + 1] = queue
 end
@@ -37,7 +38,8 @@ while credit > 0 and #waiting > 0 do
     for _, queue in ipairs(waiting) do
         local cost, ending = tonumber(ARGV[7 + 2 * queue]), ARGV[8 + 2 * queue]
         local share = math.max(1, math.floor(part / cost))
-        local wanted = math.min(share, math.floor(credit / cost), 1000)
+        -- Any credit is enough for one message: a queue of expensive ones must not wait until all others are empty.
+        local wanted = credit > 0 and math.min(share, math.max(1, math.floor(credit / cost)), 1000) or 0
         local left = wanted
         for list = 1, lists do
             local messages = left > 0 and redis.call('RPOP', KEYS[2 + queue * lists + list], left)
@@ -61,7 +63,9 @@ while credit > 0 and #waiting > 0 do
 end
 if ARGV[6] == '1' then
     -- Redis notifies this client when one of these lists changes: see `CLIENT TRACKING`.
-    taken[2] = redis.call('EXISTS', unpack(KEYS, 3))
+    for i = 3, #KEYS, 5000 do
+        redis.call('EXISTS', unpack(KEYS, i, math.min(i + 4999, #KEYS)))
+    end
 end
 taken[1] = credit
 return taken
@@ -69,7 +73,7 @@ return taken
 
 RESTORE = f"""#!lua flags=allow-oom
 -- Move a message from the unacknowledged ones back to its queue.
--- KEYS: unacked, unacked_index, lists
+-- KEYS: unacked, unacked_index, lists (none if it was not there)
 -- ARGV: tag, message, LPUSH or RPUSH, seconds after which it is restored, or '' for at once
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[4] ~= '' then
@@ -79,6 +83,10 @@ if ARGV[4] ~= '' then
     end
 end
 local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
+if found == 1 and #KEYS == 2 then
+    -- Registered after it was looked for.
+    return 0
+end
 if found == 1 then
     for i = 3, #KEYS do
         redis.call(ARGV[3], KEYS[i], ARGV[2])

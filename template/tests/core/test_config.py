@@ -86,6 +86,21 @@ def test_urls_get_the_asynchronous_driver(given: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p%40ss%2F@h/d",
+        "postgresql://u:p@h:5433/d?application_name=x&ssl=require",
+        "postgresql+asyncpg://u:@/d?host=/tmp/x",
+        "postgresql://h/d?sslmode=require",
+        "mariadb+pymysql://u@h-1.example:3306/d_1",
+    ],
+)
+def test_settings_have_the_url_that_sqlalchemy_reads(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert DatabaseSettings().sqlalchemy_url == async_url(url)
+
+
+@pytest.mark.parametrize(
     ("url", "rule"),
     [
         ("hunter2-is-no-url", "must be a URL"),

@@ -94,7 +94,7 @@ def start_worker(log: Path, *options: str, pool: str = "prefork", **environment:
     """Start a worker with the tasks of `probe_tasks` and wait until it consumes."""
     worker = Running(
         log,
-        *("celery", "-A", "app.core.celery:celery_app", "worker", "--loglevel=info", "--concurrency=2"),
+        *("app.worker", "worker", "--loglevel=info", "--concurrency=2"),
         # Looking for other workers takes a second at each start.
         "--without-mingle",
         *("-I", "tests.e2e.probe_tasks", "-P", pool, "-n", f"{log.stem}@%h", *options),

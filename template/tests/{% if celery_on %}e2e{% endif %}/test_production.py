@@ -8,8 +8,8 @@ from devtools.servers import free_port
 from tests.e2e.processes import Running
 
 COMMANDS = {
-    "worker": ("celery", "-A", "app.core.celery:celery_app", "worker"),
-    "beat": ("celery", "-A", "app.core.celery:celery_app", "beat"),
+    "worker": ("app.worker", "worker"),
+    "beat": ("app.worker", "beat"),
     "api": ("uvicorn", "app.main:app", "--port", str(free_port())),
 }
 

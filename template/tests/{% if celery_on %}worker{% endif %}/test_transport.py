@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import kombu
 import pytest
 import redis
+from celery.concurrency import solo
 from kombu import Connection, Consumer, Producer, Queue
 from kombu.transport.redis import Transport as KombuTransport
 
 from app.core.config.celery import celery_settings
-from app.worker import transport
+from app.worker import transport, transport_scripts
+from app.worker.prefetch import QueuePrefetch
 from app.worker.transport import Channel, Transport
 
 URL = celery_settings.broker_url.get_secret_value()
@@ -24,9 +29,12 @@ QUEUES = [Queue(name, routing_key=name) for name in ("probe-a", "probe-b", "prob
 class Receiver:
     """A consumer of the probe queues."""
 
-    def __init__(self, prefetch: int, *, multiplier: int = 1, kind: Any = Transport, timeout: int = 60) -> None:
+    def __init__(
+        self, prefetch: int, *, multiplier: int = 1, kind: Any = Transport, timeout: int = 60, **more: Any
+    ) -> None:
         self.messages: list[Any] = []
         options = {"visibility_timeout": timeout, "queue_prefetch": {"probe-long": 1}, "unacked_restore_throttle": 1}
+        options.update(more)
         self.connection = Connection(URL, transport=kind, transport_options=options)
         self.channel: Any = self.connection.default_channel
         self.channel.qos.multiplier = multiplier
@@ -253,7 +261,7 @@ def test_closing_requeues_what_was_not_acknowledged(receiver: Callable[..., Rece
 
 
 def test_a_refused_call_is_tried_again_and_loses_nothing(
-    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str]
+    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     publish(*range(3))
     one = receiver(1)
@@ -269,7 +277,7 @@ def test_a_refused_call_is_tried_again_and_loses_nothing(
     one.drain()
     assert client.hlen("unacked") == 1
     assert client.llen("probe-a") == 1
-    assert "broker_refuses" in capfd.readouterr().out
+    assert "broker_refuses" in capfd.readouterr().out + caplog.text
 
 
 def test_a_full_redis_is_emptied(receiver: Callable[..., Receiver], client: Any) -> None:
@@ -295,7 +303,19 @@ def test_scripts_that_redis_has_forgotten_are_loaded_again(receiver: Callable[..
     one.receive(2)
 
 
-@pytest.mark.parametrize("text", [b"no JSON", b"[]", b'{"properties": 1}', b'"text"', b"\xff\xfe", b'{"body": "x"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no JSON",
+        b"[]",
+        b'{"properties": 1}',
+        b'"text"',
+        b"\xff\xfe",
+        b'{"body": "x"',
+        b"[" * 100_000,
+        b'{"properties": {}, "headers": "text"}',
+    ],
+)
 def test_what_is_no_message_is_delivered_as_one_without_a_task(
     receiver: Callable[..., Receiver], client: Any, text: bytes
 ) -> None:
@@ -308,10 +328,15 @@ def test_what_is_no_message_is_delivered_as_one_without_a_task(
     assert client.lrange("probe-a", 0, -1) == [text], "requeued unchanged"
 
 
-def test_a_body_that_cannot_be_decoded_reaches_the_consumer(receiver: Callable[..., Receiver], client: Any) -> None:
-    publish("text")
+@pytest.mark.parametrize(
+    ("body", "encoding"), [("no base64", "base64"), ("text", "unknown"), ("text", 5), (5, "base64")]
+)
+def test_a_body_that_cannot_be_decoded_reaches_the_consumer(
+    receiver: Callable[..., Receiver], client: Any, body: object, encoding: object
+) -> None:
+    publish({"a": 1})
     message = json.loads(client.rpop("probe-a"))
-    message["body"] = "no base64"
+    message["body"], message["properties"]["body_encoding"] = body, encoding
     client.lpush("probe-a", json.dumps(message))
     one = receiver(1)
     one.receive(1)
@@ -370,6 +395,241 @@ def test_a_single_message_is_got_and_registered(client: Any) -> None:
         assert client.hlen("unacked") == 1
         message.ack()
         assert client.hlen("unacked") == 0
+
+
+def test_a_message_that_is_registered_while_it_is_looked_for_is_not_lost(
+    receiver: Callable[..., Receiver], client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("x")
+    one = receiver(1)
+    one.receive(1)
+    (tag,) = client.hkeys("unacked")
+    # Redis runs a take of a connection that is lost already after the other connection has looked for its messages.
+    monkeypatch.setattr(redis.Redis, "hget", lambda *_: None)
+    one.channel.qos.restore_by_tag(tag.decode())
+    assert client.hlen("unacked") == client.zcard("unacked_index") == 1
+
+
+def test_a_prefix_stands_before_all_keys(receiver: Callable[..., Receiver], client: Any) -> None:
+    prefixed = {"global_keyprefix": "mine:"}
+    with Connection(URL, transport=KombuTransport, transport_options=prefixed) as connection:
+        for number in range(3):
+            Producer(connection).publish(number, routing_key="probe-a", declare=QUEUES[:1])
+    one = receiver(2, **prefixed)
+    one.receive(2)
+    one.messages[0].requeue()
+    one.messages[1].ack()
+    one.receive(4)
+    one.messages[2].ack()
+    assert client.hlen("mine:unacked") == client.zcard("mine:unacked_index") > 0
+    one.connection.close()
+    with Connection(URL, transport=Transport, transport_options=prefixed) as connection:
+        connection.default_channel.basic_get("probe-a").ack()
+    assert all(key.startswith(b"mine:") for key in client.scan_iter())
+    assert not client.exists("mine:unacked", "mine:unacked_index", "mine:probe-a")
+
+
+def test_a_call_that_is_repeated_takes_nothing_more(client: Any) -> None:
+    publish("first", "second")
+    with Connection(URL, transport=Transport) as connection:
+        channel: Any = connection.default_channel
+        call = (transport_scripts.TAKE, *channel._arguments(["probe-a"], 1, 0, [], track=False))
+        assert len(channel.run(*call)) == 3
+        assert len(channel.run(*call)) == 1
+        assert client.llen("probe-a") == client.hlen("unacked") == 1
+
+
+def test_an_acknowledgement_from_another_thread_waits_no_longer_than_it_must(
+    receiver: Callable[..., Receiver],
+) -> None:
+    publish(*range(5))
+    one = receiver(4)
+    one.receive(4)
+    one.drain()
+    timer = threading.Timer(0.2, one.messages[0].ack)
+    timer.start()
+    started = time.monotonic()
+    while len(one.messages) < 5 and time.monotonic() - started < 10:
+        with contextlib.suppress(TimeoutError):
+            one.connection.drain_events(timeout=4)
+    assert time.monotonic() - started < 3
+
+
+def test_a_queue_of_long_tasks_does_not_wait_until_the_others_are_empty(receiver: Callable[..., Receiver]) -> None:
+    publish(*range(40))
+    one = receiver(8, multiplier=4)
+    one.receive(8)
+    publish("long", queue="probe-long")
+    for done in range(20):
+        one.messages[done].ack()
+        one.receive(8 + done)
+        one.drain(limit=0.5)
+        if "long" in one.bodies:
+            break
+    assert "long" in one.bodies
+
+
+def test_a_pool_that_runs_tasks_while_they_are_delivered_takes_one_at_a_time(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish(*range(3))
+    one = receiver(4, timeout=1)
+    pool = solo.TaskPool(app=None)
+    worker = SimpleNamespace(task_consumer=one.consumer, prefetch_multiplier=4, pool=pool)
+    QueuePrefetch(worker).start(worker)
+    taken: list[int] = []
+
+    def run(message: Any) -> None:
+        taken.append(client.hlen("unacked"))
+        message.ack()
+
+    one.consumer.on_message = run
+    one.drain(lambda: len(taken) == 3)
+    one.drain()
+    # The others, which nobody renews, stay in the queue until the first one is done.
+    assert taken == [1, 1, 1]
+    assert not client.exists("unacked")
+
+
+def test_what_was_acknowledged_before_the_last_consumer_was_cancelled_is_unregistered(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish(*range(4))
+    one = receiver(4)
+    one.receive(4)
+    one.drain()
+    one.messages[0].ack()
+    one.consumer.cancel()
+    assert client.hlen("unacked") == 3
+
+
+def test_a_frozen_redis_is_an_outage(receiver: Callable[..., Receiver], client: Any) -> None:
+    one = receiver(1)
+    one.channel.send_take()
+    one.channel._asked_at -= 60
+    with pytest.raises(redis.TimeoutError):
+        one.connection.drain_events(timeout=1)
+
+
+def test_closing_while_redis_refuses_closes_all_sockets(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(2))
+    one = receiver(2)
+    one.receive(2)
+    one.drain()
+    one.messages[0].ack()
+    taking, poller = one.channel._takes_client.connection, one.channel.connection_cycle
+    client.replicaof("127.0.0.1", "1")
+    try:
+        with contextlib.suppress(redis.ResponseError):
+            one.connection.default_channel.close()
+    finally:
+        client.replicaof("NO", "ONE")
+    assert taking._sock is None
+    assert one.channel not in poller._channels
+    other = receiver(1)
+    other.drain()
+    assert client.hlen("unacked") == 1, "what was acknowledged is unregistered by the next connection"
+
+
+@pytest.mark.parametrize("no_ack_first", [True, False])
+def test_a_channel_may_have_consumers_of_both_kinds(client: Any, no_ack_first: bool) -> None:
+    publish("to acknowledge")
+    publish("not", queue="probe-b")
+    got: list[Any] = []
+    with Connection(URL, transport=Transport) as connection:
+        channel = connection.default_channel
+        for no_ack in (no_ack_first, not no_ack_first):
+            queue = QUEUES[1] if no_ack else QUEUES[0]
+            Consumer(channel, [queue], on_message=got.append, no_ack=no_ack).consume()
+        deadline = time.monotonic() + 10
+        while len(got) < 2 and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=0.2)
+        assert sorted(message.payload for message in got) == ["not", "to acknowledge"]
+        with contextlib.suppress(TimeoutError):
+            connection.drain_events(timeout=0.2)
+        assert client.hlen("unacked") == 1
+
+
+def test_what_a_cancelled_consumer_without_acknowledgement_gets_is_requeued(client: Any) -> None:
+    publish("x")
+    message = json.loads(client.rpop("probe-a"))
+    with Connection(URL, transport=Transport) as connection:
+        channel: Any = connection.default_channel
+        channel.connection._deliver(message, "probe-a")
+    assert client.llen("probe-a") == 1
+
+
+def test_two_prefixes_do_not_mix_what_is_acknowledged(receiver: Callable[..., Receiver], client: Any) -> None:
+    with Connection(URL, transport=KombuTransport, transport_options={"global_keyprefix": "mine:"}) as connection:
+        Producer(connection).publish("x", routing_key="probe-a", declare=QUEUES[:1])
+    one, other = receiver(1, global_keyprefix="mine:"), receiver(1)
+    one.receive(1)
+    other.drain()
+    one.messages[0].ack()
+    other.drain()
+    one.drain()
+    assert not client.exists("mine:unacked")
+
+
+def test_a_child_process_does_not_inherit_what_is_unsettled() -> None:
+    unsettled = transport._unsettled["redis://probe", ""]
+    unsettled.unanswered.append("tag")
+    if (pid := os.fork()) == 0:
+        os._exit(len(transport._unsettled))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    del transport._unsettled["redis://probe", ""]
+
+
+def test_a_recovered_channel_has_all_its_credit(receiver: Callable[..., Receiver]) -> None:
+    publish(*range(2))
+    one = receiver(2)
+    one.receive(2)
+    one.channel.basic_recover(requeue=True)
+    one.receive(4)
+
+
+def test_a_notification_behind_an_answer_is_read_with_it(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(*range(2))
+    one = receiver(2)
+    one.receive(2)
+    channel, connection = one.channel, one.channel._takes_client.connection
+    one.messages[0].ack()
+    one.drain()
+    channel.qos.prefetch_count = 1
+    # An acknowledgement without credit: nothing is taken, and nothing asked to be notified again.
+    channel._unsettled.acknowledged.append("another")
+    until = time.monotonic() + 5
+    while channel._asked is None and time.monotonic() < until:
+        channel.send_take()
+    select.select([connection._sock], [], [], 5)
+    publish("late")
+    channel.read_take()
+    assert not connection.can_read(timeout=0)
+    channel.qos.prefetch_count = 2
+    one.receive(3)
+
+
+def test_flushing_the_database_wakes_an_idle_consumer(receiver: Callable[..., Receiver], client: Any) -> None:
+    one = receiver(1)
+    one.drain()
+    client.flushall()
+    publish("x")
+    started = time.monotonic()
+    one.receive(1)
+    assert time.monotonic() - started < transport._CHECK_AFTER
+
+
+def test_a_priority_that_is_no_number_is_requeued(receiver: Callable[..., Receiver], client: Any) -> None:
+    publish(1)
+    text = client.rpop("probe-a")
+    for priority in (b"1e400", b"-5", b'"3"', b"null", b"10000000000000000000000", b"[]"):
+        client.lpush("probe-a", text.replace(b'"priority": 0', b'"priority": ' + priority))
+    one = receiver(10)
+    one.receive(6)
+    one.connection.close()
+    assert sum(client.llen(key) for key in client.keys("probe-a*")) == 6
+    assert not client.exists("unacked")
 
 
 def test_an_untested_version_of_kombu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

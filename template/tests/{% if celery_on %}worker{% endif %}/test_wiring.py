@@ -34,7 +34,7 @@ def consumed_queues(text: str) -> set[str]:
     """Return the queues of the worker commands in `text`; one without -Q consumes every declared queue."""
     consumed: set[str] = set()
     for line in text.splitlines():
-        if re.search(r"\$\(CELERY\) worker|celery_app worker", line):
+        if re.search(r"(celery_app|app\.worker( -q)?) worker", line):
             found = re.search(r"(?:-Q|--queues)[ =]([\w,]+)", line)
             consumed |= set(found[1].split(",")) if found else declared_queues()
     return consumed

@@ -128,7 +128,7 @@ def test_a_template_needs_all_its_values_but_no_html() -> None:
 
 
 def test_templates_that_a_project_added_before_0_5_0_are_found() -> None:
-    loader = service._TEMPLATES.loader
+    loader = service._templates().loader
     assert isinstance(loader, FileSystemLoader)
     assert str(ROOT / "app" / "templates" / "email") in loader.searchpath
 

@@ -5,11 +5,9 @@ The core's groups are in this package, a feature's in its `config.py`. Values co
 and prints one line for each to stderr.
 """
 
-import contextlib
 import importlib
 import pkgutil
 import sys
-from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -17,7 +15,6 @@ from pydantic_settings import SettingsError
 from app.core.config.base import SettingsGroup
 from app.core.config.problems import all_groups, find_problems
 from app.core.discovery import feature_modules
-from app.core.moved import moved_attributes
 
 
 class UnsafeSettings(SystemExit):
@@ -58,10 +55,14 @@ def require_safe_settings() -> None:
 def _load() -> None:
     """Import all modules with settings first, so that all problems are reported at once."""
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    invalid = []
     for name in (*names, *feature_modules("config")):
-        # `find_problems` reports these errors with the place of each value.
-        with contextlib.suppress(ValidationError, SettingsError):
+        try:
             importlib.import_module(name)
+        except (ValidationError, SettingsError) as error:
+            # `find_problems` reports it with the place of each value, if the group still exists: Python forgets a module that
+            # failed, and only the error's traceback refers to its classes.
+            invalid.append(error)
     problems = find_problems()
     if problems:
         # Exit without a traceback, which would hide the problems.
@@ -70,32 +71,3 @@ def _load() -> None:
 
 
 _load()
-
-
-class _Settings:
-    """The attributes of `settings` in releases before 0.5.0, such as `settings.celery`."""
-
-    __getattr__ = moved_attributes(
-        "settings",
-        {
-            "app": "app.core.config.application.app_settings",
-            "database": "app.core.config.database.database_settings",
-            "redis": "app.core.config.redis.redis_settings",
-            "celery": "app.core.config.celery.celery_settings",
-            "jwt": "app.features.accounts.config.jwt_settings",
-            "passwords": "app.features.accounts.config.password_settings",
-            "codes": "app.features.accounts.complete.config.code_settings",
-            "email": "app.features.email.config.email_settings",
-            "redbeat": "app.features.redbeat.config.redbeat_settings",
-            "notifications": "app.features.notifications.config.notification_settings",
-            "storage": "app.features.storage.config.storage_settings",
-            "backup": "app.features.backup.config.backup_settings",
-            "metrics": "app.features.metrics.config.metrics_settings",
-            "sentry": "app.features.error_reports.config.sentry_settings",
-            "cors": "app.features.cors.config.cors_settings",
-        },
-    )
-
-
-settings: Any = _Settings()
-"""Deprecated: import the group's instance instead."""

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, SecretStr
@@ -16,8 +16,6 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
-
-from app.core.moved import moved_attributes
 
 ROOT = Path(__file__).resolve().parents[3]
 """The project's root folder."""
@@ -126,7 +124,8 @@ class SettingsGroup(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the file when the settings are created, not when this module is imported."""
-        file = DotEnvSettingsSource(settings_cls, env_file=env_files())
+        # The file has the variables of all groups. Without the filter, each group would compare each of them with each of its fields.
+        file = DotEnvSettingsSource(settings_cls, env_file=env_files(), dotenv_filtering="only_existing")
         return init_settings, env_settings, _SecretFiles(settings_cls), file
 
     @classmethod
@@ -164,9 +163,3 @@ def _server_problems(variable: str, parts: SplitResult) -> list[str]:
     if weak_secret(unquote(parts.password)):
         return [f"{variable} has a default, weak or placeholder password; set a random one."]
     return []
-
-
-if TYPE_CHECKING:
-    BaseConcern = SettingsGroup
-else:
-    __getattr__ = moved_attributes("app.core.config.base", {"BaseConcern": "app.core.config.base.SettingsGroup"})

@@ -1,14 +1,19 @@
 """Settings of the database."""
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from app.core.config import defaults
 from app.core.config.base import ROOT, SettingsGroup
+
+# SQLAlchemy takes as long to import as all of Celery. Beat, and workers until their first database task, start without it: only
+# the functions that need it import it.
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 _ASYNC_DRIVERS = {
     **dict.fromkeys(("postgres", "postgresql", "postgresql+psycopg2", "postgresql+pg8000"), "postgresql+asyncpg"),
@@ -16,9 +21,27 @@ _ASYNC_DRIVERS = {
     **dict.fromkeys(("mariadb", "mariadb+pymysql", "mariadb+mysqldb"), "mariadb+aiomysql"),
     **dict.fromkeys(("sqlite", "sqlite+pysqlite"), "sqlite+aiosqlite"),
 }
+# What a URL of this form says is clear, so it can be checked without SQLAlchemy: special characters are percent-encoded.
+_PLAIN = re.compile(
+    r"(?P<scheme>[a-z0-9+]+)"
+    r"(?P<server>://(?:[\w.~%-]+(?::[\w.~%-]*)?@)?(?:[\w.-]+(?::[0-9]{1,5})?)?/[\w-]+)"
+    r"(?P<query>(?:\?[\w.=&%/-]+)?)",
+    re.ASCII,
+)
 
 
-def async_url(text: str) -> URL:
+def _plain_async_url(text: str) -> str | None:
+    """Return a URL of a usual form with an asynchronous driver, or None if only SQLAlchemy can read it."""
+    found = _PLAIN.fullmatch(text)
+    if found is None or "sslmode" in found["query"]:
+        return None
+    driver = _ASYNC_DRIVERS.get(found["scheme"], found["scheme"])
+    if driver not in _ASYNC_DRIVERS.values() or driver.startswith("sqlite"):
+        return None
+    return f"{driver}{found['server']}{found['query']}"
+
+
+def async_url(text: str) -> "URL":
     """Return the database URL with an asynchronous driver.
 
     A relative path of an SQLite file is resolved from the project's root folder, so that every process opens the same
@@ -27,6 +50,9 @@ def async_url(text: str) -> URL:
     Raises:
         ValueError: `text` is not a database URL.
     """
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - see the top
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -68,6 +94,11 @@ class DatabaseSettings(SettingsGroup):
     @field_validator("url")
     @classmethod
     def _asynchronous(cls, value: SecretStr) -> SecretStr:
+        plain = _plain_async_url(value.get_secret_value())
+        if plain is not None:
+            return SecretStr(plain)
+        from sqlalchemy.exc import NoSuchModuleError  # noqa: PLC0415 - see the top
+
         url = async_url(value.get_secret_value())
         try:
             url.get_dialect()
@@ -76,8 +107,10 @@ class DatabaseSettings(SettingsGroup):
         return SecretStr(url.render_as_string(hide_password=False))
 
     @property
-    def sqlalchemy_url(self) -> URL:
+    def sqlalchemy_url(self) -> "URL":
         """The URL as an SQLAlchemy object, whose text form hides the password."""
+        from sqlalchemy.engine import make_url  # noqa: PLC0415 - see the top
+
         return make_url(self.url.get_secret_value())
 
     def audit(self) -> list[str]:

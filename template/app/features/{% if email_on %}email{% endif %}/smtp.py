@@ -2,8 +2,6 @@
 
 from email.message import EmailMessage
 
-import aiosmtplib
-
 from app.features.email.config import email_settings
 
 
@@ -22,6 +20,8 @@ async def send_message(message: EmailMessage) -> None:
         TemporaryMailError: the server is unreachable, exceeds `EMAIL_TIMEOUT`, or responds with a 4xx code.
         MailError: the server responds with a 5xx code, or does not support what the settings require.
     """
+    import aiosmtplib  # noqa: PLC0415 - API, beat and most workers never send a mail
+
     config = email_settings
     try:
         await aiosmtplib.send(

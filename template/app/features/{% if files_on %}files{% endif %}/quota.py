@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import obstore
 from fastapi import Depends, HTTPException
 
 from app.api.owner import OwnerDep
-from app.core.moved import moved_attributes
 from app.features.storage.config import storage_settings
 from app.features.storage.service import FILES, store
 
@@ -90,9 +89,3 @@ async def _stored(owner: str, replaced: str | None = None) -> int:
 def _no_space() -> HTTPException:
     limit = storage_settings.max_bytes_per_owner
     return HTTPException(413, f"Your files exceed the quota of {limit} bytes; delete some files first.")
-
-
-if not TYPE_CHECKING:
-    __getattr__ = moved_attributes(
-        "app.features.files.quota", {"JOB_ANSWERS": "app.features.files.quota.JOB_RESPONSES"}
-    )

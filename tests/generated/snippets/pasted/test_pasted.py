@@ -14,8 +14,8 @@ from PIL import Image
 
 from app.api.pasted import router
 from app.core.celery import celery_app
+from app.features.accounts.models import User
 from app.main import create_app
-from app.models import User
 from app.tasks.cleanup_task import cleanup_old_sessions
 from app.tasks.data_processing_task import process_csv_file
 from app.tasks.email_tasks import send_password_reset, send_verification_email

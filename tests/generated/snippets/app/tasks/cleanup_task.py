@@ -1,7 +1,7 @@
 # app/tasks/cleanup_task.py
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db
-from app.models import Session
+from app.features.accounts.models import Session
 from datetime import datetime, timedelta
 from sqlalchemy import delete
 

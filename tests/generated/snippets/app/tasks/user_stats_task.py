@@ -2,7 +2,7 @@ from datetime import datetime
 
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db
-from app.models import User
+from app.features.accounts.models import User
 
 @celery_app.task
 @with_db_init

@@ -1,0 +1,32 @@
+"""A generated project's transport, played against a model of the queues on a real Redis or Valkey.
+
+FORGE_MODEL_EXAMPLES is the number of runs (100, about a minute), TEST_REDIS_URL another server, whose data is deleted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from forge_template import run
+from tests.conftest import Renderer
+from tests.generated.life import find_python, install
+
+pytestmark = pytest.mark.matrix
+
+MODEL = Path(__file__).parent / "transport_model.py"
+
+
+def test_every_message_is_in_one_place_until_it_is_acknowledged(render: Renderer, scratch: Path) -> None:
+    python = find_python("3.11")
+    assert python, "no Python 3.11 on this machine"
+    folder = render.anew({"profile": "standard", "database": "sqlite"}, scratch / "project")
+    install(folder, python)
+    shutil.copy(MODEL, folder / "tests/worker/test_transport_model.py")
+    # The project itself does not depend on hypothesis.
+    hypothesis = f"hypothesis=={version('hypothesis')}"
+    command = ["uv", "run", "--no-sync", "--with", hypothesis, "python", "-m", "pytest", "-q", "--timeout=0"]
+    assert "1 passed" in run([*command, "tests/worker/test_transport_model.py"], folder, timeout=3600)
