@@ -18,11 +18,14 @@ _WHAT = """\
 CPU time of each process until it says that it is ready, and its resident memory then, with modules compiled. *Bare* is what the
 first page of Celery's and FastAPI's documentation has: one task or one route, in an environment with nothing else for Celery
 (an installed Flower is imported by each `celery` command). *The same libraries* is what most projects write: it imports what the
-generated project uses at the top of its modules, but has one task or one route. Workers run in the solo pool, which is one process."""
+generated project uses at the top of its modules, but has one task or one route. *Worker* is the solo pool, one process; *prefork* a
+worker with four processes, whose memory is PSS: what they share counts once. A generated worker imports what its tasks need
+before it forks, so that it is in memory once; the bare one has no tasks that need anything."""
 _BASELINE = "bare"
 _USUAL = "the same libraries"
 _FORGE = "Forge"
 _WORKER = ("worker", "-P", "solo", "--loglevel=info", "-Q")
+_PREFORK = ("worker", "-P", "prefork", "-c", "4", "--loglevel=info", "-Q")
 _BEAT = ("beat", "--loglevel=info")
 _API = ("--host", "127.0.0.1", "--port", "0")
 _LIMIT = 60.0
@@ -44,6 +47,9 @@ _STARTS = (
     _Start("worker", _BASELINE, "peers", (*_BARE_CELERY, *_WORKER, "celery"), " ready."),
     _Start("worker", _USUAL, "project", (*_USUAL_CELERY, *_WORKER, "celery"), " ready."),
     _Start("worker", _FORGE, "project", (*_FORGE_CELERY, *_WORKER, "high,default"), " ready."),
+    _Start("prefork", _BASELINE, "peers", (*_BARE_CELERY, *_PREFORK, "celery"), " ready."),
+    _Start("prefork", _USUAL, "project", (*_USUAL_CELERY, *_PREFORK, "celery"), " ready."),
+    _Start("prefork", _FORGE, "project", (*_FORGE_CELERY, *_PREFORK, "high,default"), " ready."),
     _Start("beat", _BASELINE, "peers", (*_BARE_CELERY, *_BEAT), "Starting"),
     _Start("beat", _USUAL, "project", (*_USUAL_CELERY, *_BEAT), "Starting"),
     _Start("beat", _FORGE, "project", (*_FORGE_CELERY, *_BEAT), "Starting"),
@@ -65,13 +71,13 @@ def _run(context: Context) -> Result:
                 cpu, memory = _measure(start, project.folder, server, context.scratch / f"{turn}-{number}")
                 if turn:
                     result.add(start.case, start.system, "cpu", cpu)
-                    result.add(start.case, start.system, "rss", memory)
+                    result.add(start.case, start.system, "memory", memory)
                     context.say(f"  {start.case}, {start.system}: {cpu:.2f} s CPU, {memory:.0f} MB")
     return result
 
 
 def _measure(start: _Start, folder: Path, server: Server, log: Path) -> tuple[float, float]:
-    """Return the CPU seconds and the megabytes of a process that has just become ready."""
+    """Return the CPU seconds and the megabytes of processes that have just become ready."""
     schedule = ("--schedule", str(log.with_suffix(".schedule"))) if start.case == "beat" else ()
     command = [str(environment(start.environment).python), "-m", *start.arguments, *schedule]
     variables = project_environment({**server.variables, "LOG_FORMAT": "json"})
@@ -79,7 +85,9 @@ def _measure(start: _Start, folder: Path, server: Server, log: Path) -> tuple[fl
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     with running([command], folder, variables, log) as processes:
         _wait_for(start.ready, log.with_suffix(".0.log"), processes)
-        return processes.cpu(), processes.memory().rss
+        memory = processes.memory()
+        # Of one process, all that it has: its neighbours may have the same libraries loaded.
+        return processes.cpu(), memory.pss if start.case == "prefork" else memory.rss
 
 
 def _wait_for(text: str, log: Path, processes: Processes) -> None:
@@ -91,5 +99,5 @@ def _wait_for(text: str, log: Path, processes: Processes) -> None:
         time.sleep(0.02)
 
 
-_METRICS = (Metric("cpu", "CPU, s", 2, ratio=True), Metric("rss", "RSS, MB", 0, ratio=True))
+_METRICS = (Metric("cpu", "CPU, s", 2, ratio=True), Metric("memory", "memory, MB", 0, ratio=True))
 PART = Part("start_up", "Starting", _WHAT, _METRICS, _BASELINE, _run)

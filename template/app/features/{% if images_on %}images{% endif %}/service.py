@@ -3,8 +3,11 @@
 import math
 import struct
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+# API and beat import this module for its limits, and workers for its exception; only `resize` needs Pillow (25 ms, 5 MB).
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_BYTES = 50 * 1024 * 1024
@@ -47,6 +50,8 @@ def resize(content: bytes, width: int, height: int) -> tuple[bytes, int, int]:
         raise InvalidImage(f"the size {width} x {height} is invalid; width and height must be 1 to {MAX_SIDE} pixels")
     if len(content) > MAX_BYTES:
         raise InvalidImage(f"the file is larger than {MAX_BYTES} bytes")
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+
     try:
         small, image_format, profile = _resized(content, width, height)
         # The source is freed by now; encoding needs about as much memory.
@@ -61,7 +66,9 @@ def resize(content: bytes, width: int, height: int) -> tuple[bytes, int, int]:
         raise InvalidImage(f"the image is damaged: {str(error) or type(error).__name__}") from error
 
 
-def _resized(content: bytes, width: int, height: int) -> tuple[Image.Image, str, bytes | None]:
+def _resized(content: bytes, width: int, height: int) -> "tuple[Image.Image, str, bytes | None]":
+    from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415
+
     # Reads only the header. `formats` restricts which of Pillow's parsers get untrusted data.
     image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
     _check_metadata(image)
@@ -103,7 +110,7 @@ def _resized(content: bytes, width: int, height: int) -> tuple[Image.Image, str,
     return small, image_format, profile
 
 
-def _check_metadata(image: Image.Image) -> None:
+def _check_metadata(image: "Image.Image") -> None:
     if sum(len(value) for value in image.info.values() if isinstance(value, bytes | str)) > MAX_METADATA:
         raise InvalidImage(f"the image has more than {MAX_METADATA} bytes of metadata")
 
