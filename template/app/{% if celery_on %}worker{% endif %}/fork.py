@@ -5,14 +5,13 @@ the first task waits for it. With four processes that use the database, a worker
 """
 
 import gc
-import importlib
 from typing import Any
 
 from celery import concurrency
 from celery.signals import worker_init
 
 from app.core.config.database import database_settings
-from app.core.discovery import feature_modules
+from app.core.discovery import load_feature_modules
 
 
 def connect() -> None:
@@ -24,8 +23,10 @@ def prepare(sender: Any, **_: object) -> None:
     """Import what tasks import when they run, if the worker's pool forks."""
     if concurrency.get_implementation(sender.pool_cls).__module__ != "celery.concurrency.prefork":
         return
-    for name in ("app.core.database", *feature_modules("models"), *feature_modules("service")):
-        importlib.import_module(name)
+    from app.core import database  # noqa: F401, PLC0415 - other pools and beat start without SQLAlchemy
+
+    for name in ("models", "service"):
+        load_feature_modules(name)
     # The first connection would import the database's driver.
     database_settings.sqlalchemy_url.get_dialect().import_dbapi()
     # Otherwise the first garbage collection of each process writes to nearly all shared memory, and so copies it.
