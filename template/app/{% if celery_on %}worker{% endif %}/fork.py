@@ -23,7 +23,7 @@ def prepare(sender: Any, **_: object) -> None:
     """Import what tasks import when they run, if the worker's pool forks."""
     if concurrency.get_implementation(sender.pool_cls).__module__ != "celery.concurrency.prefork":
         return
-    import app.core.database  # noqa: F401, PLC0415
+    from app.core import database  # noqa: F401, PLC0415 - other pools and beat start without SQLAlchemy
 
     for name in ("models", "service"):
         load_feature_modules(name)
