@@ -62,10 +62,11 @@ _STORE = lua_script(f"#!lua\n{_WRITE}return write()\n")
 # Also in a full Redis: a message is removed when its task has ended.
 _END = lua_script(f"#!lua flags=allow-oom\n{_WRITE}return write()\n")
 _START = lua_script(
-    f"""#!lua flags=allow-oom
-{_WRITE}
+    "#!lua flags=allow-oom\n"
+    + _WRITE
+    + """
 if redis.call('EXISTS', KEYS[3]) == 1 then
-    return {{1, 0}}
+    return {1, 0}
 end
 local count = 0
 if ARGV[6] == '1' then
@@ -73,7 +74,7 @@ if ARGV[6] == '1' then
     redis.call('EXPIRE', KEYS[4], ARGV[7])
 end
 write()
-return {{0, count}}
+return {0, count}
 """
 )
 

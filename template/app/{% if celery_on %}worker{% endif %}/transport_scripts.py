@@ -4,12 +4,18 @@ A script is atomic but is not rolled back: what can fail is done before the firs
 emptied. Messages are passed through as they are, because Lua's JSON changes numbers and empty lists.
 """
 
-_NOW = """
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+_CLOCK = """
+local function now()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
 """
+_WRITES = "#!lua flags=allow-oom\n" + _CLOCK
+_READS = "#!lua flags=no-writes\n" + _CLOCK
 
-TAKE = f"""#!lua flags=allow-oom
+TAKE = (
+    _WRITES
+    + """
 -- Acknowledge messages, then take others and register them.
 -- KEYS: unacked, unacked_index, the lists of each queue from the highest priority to the lowest
 -- ARGV: credit, prefix of the tags, number of the first tag, lists per queue, number of queues, '1' to track the lists,
@@ -26,15 +32,15 @@ for i = 7 + 2 * queues, #ARGV, 5000 do
     redis.call('ZREM', index, unpack(ARGV, i, last))
     redis.call('HDEL', unacked, unpack(ARGV, i, last))
 end
-{_NOW}
+local taken_at = now()
 -- First the credit that is left; below 0 if the last message cost more than there was.
-local taken, waiting = {{0}}, {{}}
+local taken, waiting = {0}, {}
 for queue = 0, queues - 1 do
     waiting[#waiting + 1] = queue
 end
 -- Queues share the credit; what one does not use goes to the others.
 while credit > 0 and #waiting > 0 do
-    local more, part = {{}}, credit / #waiting
+    local more, part = {}, credit / #waiting
     for _, queue in ipairs(waiting) do
         local cost, ending = tonumber(ARGV[7 + 2 * queue]), ARGV[8 + 2 * queue]
         local share = math.max(1, math.floor(part / cost))
@@ -47,7 +53,7 @@ while credit > 0 and #waiting > 0 do
                 for _, message in ipairs(messages) do
                     local tag = ARGV[2] .. number
                     redis.call('HSET', unacked, tag, '[' .. message .. ending)
-                    redis.call('ZADD', index, now, tag)
+                    redis.call('ZADD', index, taken_at, tag)
                     taken[#taken + 1], taken[#taken + 2] = queue, message
                     number = number + 1
                 end
@@ -70,17 +76,17 @@ end
 taken[1] = credit
 return taken
 """
+)
 
-RESTORE = f"""#!lua flags=allow-oom
+RESTORE = (
+    _WRITES
+    + """
 -- Move a message from the unacknowledged ones back to its queue.
 -- KEYS: unacked, unacked_index, lists (none if it was not there)
 -- ARGV: tag, message, LPUSH or RPUSH, seconds after which it is restored, or '' for at once
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if ARGV[4] ~= '' then
-    {_NOW}
-    if not score or tonumber(score) > now - tonumber(ARGV[4]) then
-        return 0
-    end
+if ARGV[4] ~= '' and (not score or tonumber(score) > now() - tonumber(ARGV[4])) then
+    return 0
 end
 local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
 if found == 1 and #KEYS == 2 then
@@ -96,28 +102,37 @@ end
 redis.call('ZREM', KEYS[2], ARGV[1])
 return found
 """
+)
 
-OVERDUE = f"""#!lua flags=no-writes
+OVERDUE = (
+    _READS
+    + """
 -- Return the tags that were last renewed ARGV[1] seconds ago or longer, at most ARGV[2].
 -- KEYS: unacked_index
-{_NOW}
-return redis.call('ZRANGE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'BYSCORE', 'LIMIT', 0, ARGV[2])
+return redis.call('ZRANGE', KEYS[1], '-inf', now() - tonumber(ARGV[1]), 'BYSCORE', 'LIMIT', 0, ARGV[2])
 """
+)
 
-RENEW = f"""#!lua flags=allow-oom
+RENEW = (
+    _WRITES
+    + """
 -- Restart the visibility timeout of messages that are still unacknowledged.
 -- KEYS: unacked_index  ARGV: tags
-{_NOW}
+local renewed_at = now()
 for _, tag in ipairs(ARGV) do
-    redis.call('ZADD', KEYS[1], 'XX', now, tag)
+    redis.call('ZADD', KEYS[1], 'XX', renewed_at, tag)
 end
 return #ARGV
 """
+)
 
-BIND = """#!lua flags=allow-oom
+BIND = (
+    _WRITES
+    + """
 -- Add a queue to the table of an exchange: a worker must be able to start while Redis is full.
 -- KEYS: table, table of the queues that do not expire  ARGV: member
 redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SADD', KEYS[2], ARGV[1])
 return 1
 """
+)

@@ -9,7 +9,7 @@ import pytest
 
 from tests import ROOT
 
-TASKS = "from app.core.celery import celery_app; celery_app.loader.import_default_modules(); "
+APPLICATION = "import app.core.celery; "
 FORK = "from types import SimpleNamespace; from app.worker import fork; fork.prepare(SimpleNamespace(pool_cls={!r})); "
 PRINT = "import gc, json, sys; print(json.dumps([gc.get_freeze_count(), *sys.modules]))"
 
@@ -30,9 +30,11 @@ def run(code: str, **environment: str) -> tuple[int, set[str]]:
 
 @pytest.fixture(scope="module")
 def started() -> set[str]:
-    """Give what a worker or beat has imported with all tasks."""
+    """Give what a worker or beat has imported before the tasks."""
     # The URL of another kind of database may need SQLAlchemy to be checked.
-    return run(f"import app.worker.__main__; {TASKS}", DATABASE_URL="postgresql://user:password@localhost/name")[1]
+    return run(f"import app.worker.__main__; {APPLICATION}", DATABASE_URL="postgresql://user:password@localhost/name")[
+        1
+    ]
 
 
 def test_workers_and_beat_start_without_what_only_some_tasks_need(started: set[str]) -> None:
@@ -47,5 +49,5 @@ def test_workers_and_beat_start_without_the_other_commands_of_celery(started: se
 
 @pytest.mark.parametrize(("pool", "shared"), [("prefork", True), ("threads", False), ("solo", False)])
 def test_processes_that_are_forked_share_what_tasks_import(pool: str, shared: bool) -> None:
-    frozen, modules = run(TASKS + FORK.format(pool))
+    frozen, modules = run(APPLICATION + FORK.format(pool))
     assert ("app.core.database" in modules, frozen > 0) == (shared, shared)
