@@ -228,3 +228,18 @@ def test_no_registry_and_no_git_host(render: Renderer) -> None:
     assert "uv.lock" not in files(project)
     own = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert {entry["repo"] for entry in own["repos"]} == {"local"}
+
+
+def test_task_modules_do_not_import_what_only_some_tasks_need(render: Renderer) -> None:
+    """Workers, beat and the API import every task module when they start."""
+    heavy = {"aiosmtplib", "argon2", "asyncpg", "fastapi", "httpx", "jinja2", "jwt", "PIL", "reportlab", "sqlalchemy"}
+    tasks = render({"profile": "production"}) / "app" / "tasks"
+    found = [
+        f"{path.name}: {name}"
+        for path in sorted(tasks.rglob("*.py"))
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for name in [getattr(statement, "module", None) or statement.names[0].name]
+        if name.partition(".")[0] in heavy or name == "app.core.database"
+    ]
+    assert found == []
