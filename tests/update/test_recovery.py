@@ -123,8 +123,9 @@ def kill_when(person: Person, happened: Callable[[], bool]) -> bool:
 
 
 def undo(person: Person) -> None:
-    """Do what the report says. A git that was killed leaves its lock, which git asks people to delete."""
-    (person.top / ".git" / "index.lock").unlink(missing_ok=True)
+    """Do what the report says. A git that was killed leaves locks, which git asks people to delete."""
+    for lock in (person.top / ".git").rglob("*.lock"):
+        lock.unlink()
     person.undo()
 
 
