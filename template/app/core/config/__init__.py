@@ -5,7 +5,6 @@ The core's groups are in this package, a feature's in its `config.py`. Values co
 and prints one line for each to stderr.
 """
 
-import contextlib
 import importlib
 import pkgutil
 import sys
@@ -58,10 +57,14 @@ def require_safe_settings() -> None:
 def _load() -> None:
     """Import all modules with settings first, so that all problems are reported at once."""
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    invalid = []
     for name in (*names, *feature_modules("config")):
-        # `find_problems` reports these errors with the place of each value.
-        with contextlib.suppress(ValidationError, SettingsError):
+        try:
             importlib.import_module(name)
+        except (ValidationError, SettingsError) as error:
+            # `find_problems` reports it with the place of each value, if the group still exists: Python forgets a module that
+            # failed, and only the error's traceback refers to its classes.
+            invalid.append(error)
     problems = find_problems()
     if problems:
         # Exit without a traceback, which would hide the problems.
