@@ -4,8 +4,8 @@
 # One message is published to the direct exchange "work", received, not acknowledged, and its channel is closed:
 #   with the set _kombu.binding.work               waiting 1, unacknowledged 0
 #   the set deleted while the message is held      waiting 0, unacknowledged 0: the message is nowhere
-# The same happens when a visibility timeout passes. The set can be gone after an eviction or a partial restore; a guess would be
-# that the message stays unacknowledged, or returns to the queue that it came from. Nothing is logged.
+# The set can be gone after an eviction. A guess would be that the message stays unacknowledged, or returns to the queue that it
+# came from. Nothing is printed.
 # Needs bash and Python 3.11 or later. Seen on Python 3.11. Exits 1 if what it checks has changed.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -50,6 +50,13 @@ def check(project: Project, source: Path, version: str, given: Mapping[str, str]
     for name, what in _IN_PROGRESS.items():
         if (project.git_folder / name).exists():
             raise Problem(f"{what} is in progress: finish or abort it, then update. Nothing was changed.")
+    locks = _locks(project)
+    if locks:
+        listed = "".join(f"\n  {path}" for path in locks)
+        raise Problem(
+            f"git has locked what an update writes:{listed}\nIf no other update runs here, a killed one left it: delete it, then "
+            "update. Nothing was changed."
+        )
     dirty = _dirty(project)
     if dirty:
         listed = "".join(f"\n  {line}" for line in dirty[:20])
@@ -90,6 +97,15 @@ def check(project: Project, source: Path, version: str, given: Mapping[str, str]
             f"when it is given the answer itself. Take the edit back (`git revert` of its commit), then update with\n"
             f"  {options}\nNothing was changed."
         )
+
+
+def _locks(project: Project) -> list[Path]:
+    """Return the locks of the update's own refs; of the others, git itself says so when the user undoes an update."""
+    refs, packed = git.text(
+        project.top, "rev-parse", "--git-path", "refs/forge", "--git-path", "packed-refs.lock"
+    ).splitlines()
+    locks = [*sorted((project.top / refs).rglob("*.lock")), project.top / packed]
+    return [lock for lock in locks if lock.exists()]
 
 
 def _dirty(project: Project) -> list[str]:

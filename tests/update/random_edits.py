@@ -382,7 +382,9 @@ class Expected:
             if old in moved and own in files and own != moved[old]:
                 new = moved[old]
                 files[new] = files[own]
-                stages |= {old: {1: before[old]}, own: {2: mine[own]}, new: {3: after[new]}}
+                stages |= {own: {2: mine[own]}, new: {3: after[new]}}
+                # Beside the person's where the release has another file at the old path.
+                stages.setdefault(own if old in added else old, {})[1] = before[old]
         return cls(files | {path: after[path] for path in added}, stages)
 
 

@@ -123,7 +123,7 @@ def kill_when(person: Person, happened: Callable[[], bool]) -> bool:
 
 
 def undo(person: Person) -> None:
-    """Do what the report says. A git that was killed leaves locks, which git asks people to delete."""
+    """Do what the report says. A git that was killed leaves locks, which git, or the next update, asks people to delete."""
     for lock in (person.top / ".git").rglob("*.lock"):
         lock.unlink()
     person.undo()

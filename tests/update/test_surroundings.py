@@ -394,9 +394,24 @@ def reverting(person: Person) -> None:
     person.git("update-ref", "REVERT_HEAD", "HEAD")
 
 
+def locked(person: Person) -> None:
+    lock = person.top / ".git" / "refs" / "forge" / "base" / "root.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+
+
+def packing(person: Person) -> None:
+    (person.top / ".git" / "packed-refs.lock").touch()
+
+
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
+        (
+            locked,
+            "refs/forge/base/root.lock\nIf no other update runs here, a killed one left it: delete it, then update.",
+        ),
+        (packing, "/.git/packed-refs.lock\n"),
         (skipped, "git is told not to look at:\n  in side/Procfile\n"),
         (assumed, "git is told not to look at:\n  in side/Procfile\n"),
         (ignored, f"in the way of files that the template may write:\n  {BOTH} (git ignores it)\n"),

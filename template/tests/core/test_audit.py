@@ -200,3 +200,14 @@ def test_unreachable_servers_are_reported_without_secrets() -> None:
 def test_a_password_in_an_error_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://u:a%40secret@h/x")
     assert points._without_secrets("no a@secret, a%40secret") == "no ***, ***"
+
+
+@pytest.mark.parametrize(
+    "invalid", [{"DATABASE_POOL_SIZE": "many"}, {"DATABASE_URL": "", "DATABASE_URL_FILE": "/nowhere"}]
+)
+def test_invalid_settings_are_reported_whenever_garbage_is_collected(invalid: dict[str, str]) -> None:
+    command = [sys.executable, "-c", "import gc; gc.set_threshold(1); import app.core.config"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **invalid}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

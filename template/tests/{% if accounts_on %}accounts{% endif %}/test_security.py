@@ -56,7 +56,7 @@ async def test_too_many_concurrent_logins_get_503(
     lock = threading.Lock()
     all_arrived = threading.Event()
 
-    def hashes_slowly(*_: str) -> bool:
+    def waits_for_the_others(*_: str) -> bool:
         nonlocal running, most
         with lock:
             running += 1
@@ -66,7 +66,7 @@ async def test_too_many_concurrent_logins_get_503(
             running -= 1
         return False
 
-    monkeypatch.setattr(security, "_verify", hashes_slowly)
+    monkeypatch.setattr(security, "_verify", waits_for_the_others)
     monkeypatch.setattr(security, "_threads", BoundedThreads("test", 2, max_waiting=3, max_wait=30))
     login = {"email": "ada@example.com", "password": PASSWORD}
     logins = [asyncio.create_task(client.post("/login", json=login)) for _ in range(12)]
