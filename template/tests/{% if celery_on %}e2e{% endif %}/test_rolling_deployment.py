@@ -23,15 +23,16 @@ def test_a_worker_that_knows_the_task_gets_it_while_others_do_not(
 ) -> None:
     cache_client.delete("probe:marks")
     old = start_worker(tmp_path / "old.log", pool="threads", **FAST)
-    new = start_worker(tmp_path / "new.log", "-I", "tests.e2e.probe_tasks_of_the_next_release", **FAST)
+    workers = [old]
     try:
         ids = [celery_app.send_task("probe.new", (number,), queue="default").id for number in range(10)]
+        wait_until(lambda: bool(old.lines("unknown_task_requeued")), 30, "the old worker to give a task back")
+        workers.append(start_worker(tmp_path / "new.log", "-I", "tests.e2e.probe_tasks_of_the_next_release", **FAST))
         for task_id in ids:
             wait_until(partial(_succeeded, task_id), 30, f"{task_id} to succeed")
-        assert old.lines("unknown_task_requeued")
     finally:
-        old.stop()
-        new.stop()
+        for worker in workers:
+            worker.stop()
     assert cache_client.hlen("probe:marks") == len(ids)
 
 
