@@ -1,6 +1,10 @@
 """The only way to the Redis clients of the broker and of the result store; `async def` code also has `pipeline`."""
 
 import asyncio
+import hashlib
+import os
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -8,7 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from celery import current_app
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.commands.core import Script
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
 
 from app.core.config.celery import celery_settings
 from app.core.threads import BoundedThreads, ThreadsBusy
@@ -66,6 +71,57 @@ def lua_script(text: str) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
 
     def run(client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         return script(keys, args, client)
+
+    return run
+
+
+class _Kept:
+    """A connection that a thread keeps; its pool gets it back when the thread has ended."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self.connection = pool.get_connection()
+        weakref.finalize(self, pool.release, self.connection).atexit = False
+
+
+class _Thread(threading.local):
+    kept: _Kept | None = None
+
+
+_thread = _Thread()
+
+
+def _forget() -> None:
+    _thread.kept = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def kept_lua_script(text: str) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
+    """Return a function like that of `lua_script` that uses one connection in each thread, for a script that may run twice.
+
+    redis-py's pool and retries cost as much CPU time as the command itself.
+    """
+    pooled = lua_script(text)
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        kept = _thread.kept
+        if kept is None or kept.pool is not client.connection_pool:
+            kept = _thread.kept = _Kept(client.connection_pool)
+        connection = kept.connection
+        try:
+            connection.send_command("EVALSHA", sha, len(keys), *keys, *args)
+            return connection.read_response()
+        except (RedisConnectionError, NoScriptError):
+            # Redis has closed it, or has restarted.
+            connection.disconnect()
+        except BaseException:
+            # The next command would take an answer that was not read for its own.
+            connection.disconnect()
+            raise
+        return pooled(client, keys, args)
 
     return run
 

@@ -21,7 +21,7 @@ from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
 from app.worker import owners, redelivery, revocation, start
-from app.worker.broker import OUTAGES, lua_script
+from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
 from app.worker.workflow_failures import WorkflowFailures
 
@@ -58,10 +58,10 @@ local function write()
     return false
 end
 """
-_STORE = lua_script(f"#!lua\n{_WRITE}return write()\n")
+_STORE = kept_lua_script(f"#!lua\n{_WRITE}return write()\n")
 # Also in a full Redis: a message is removed when its task has ended.
-_END = lua_script(f"#!lua flags=allow-oom\n{_WRITE}return write()\n")
-_START = lua_script(
+_END = kept_lua_script(f"#!lua flags=allow-oom\n{_WRITE}return write()\n")
+_START_TEXT = (
     "#!lua flags=allow-oom\n"
     + _WRITE
     + """
@@ -77,6 +77,9 @@ write()
 return {0, count}
 """
 )
+_START = kept_lua_script(_START_TEXT)
+# Not twice, as it counts.
+_START_REDELIVERED = lua_script(_START_TEXT)
 
 
 class RetriedWrites:
@@ -97,9 +100,11 @@ class RetriedWrites:
         args = [value, expires, owners.owner_of(request) or "", _jobs_prefix(), task_id if ends else ""]
         if state == states.STARTED and request is not None:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
-            more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
+            is_redelivered = start.is_redelivered(request)
+            more = [int(is_redelivered), redelivery.COUNTED_FOR]
+            store_started = _START_REDELIVERED if is_redelivered else _START
             try:
-                is_revoked, redeliveries = _START(backend.client, keys + more_keys, args + more)
+                is_revoked, redeliveries = store_started(backend.client, keys + more_keys, args + more)
             except NoPermissionError:
                 # A user that is restricted to the keys of results.
                 _STORE(backend.client, keys, args)
