@@ -35,7 +35,7 @@ class QueueUnavailable(Exception):
 
 @contextmanager
 def broker_channel() -> Iterator[Any]:
-    """Give a kombu channel on a connection of the application's pool; `channel.client` is the Redis client.
+    """Give a kombu channel on a connection of the application's pool.
 
     Raises:
         kombu.exceptions.LimitExceeded, kombu.exceptions.OperationalError: no connection within 2 s.
@@ -48,8 +48,9 @@ def broker_channel() -> Iterator[Any]:
 @contextmanager
 def broker_client() -> Iterator[Any]:
     """Give the Redis client of the broker's database; raises what `broker_channel` raises."""
-    with broker_channel() as channel:
-        yield channel.client
+    with broker_channel() as channel, channel.conn_or_acquire() as client:
+        # Not channel.client, which waits for a message for up to a second after somebody has consumed on the channel.
+        yield client
 
 
 @contextmanager

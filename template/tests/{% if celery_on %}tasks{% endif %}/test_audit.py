@@ -2,12 +2,12 @@
 
 import pytest
 
-from app.core.celery import celery_app
 from app.core.config.celery import celery_settings, worker_settings
 from app.core.config.redis import redis_settings
 from app.core.redis import cache
 from app.features.tasks import audit
 from app.worker import liveness
+from app.worker.broker import broker_client
 
 
 async def services() -> dict[str, list[tuple[str, str]]]:
@@ -55,8 +55,7 @@ async def test_cache_queues_and_results_need_different_databases(monkeypatch: py
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
 async def test_a_missing_heartbeat_is_a_problem(name: str) -> None:
-    with celery_app.pool.acquire(block=True) as connection:
-        client = connection.default_channel.client
+    with broker_client() as client:
         client.delete(f"alive:{name}")
         finding = await audit.liveness_finding(name)
         assert (finding.state, finding.text) == ("problem", f"no heartbeat: {name}. Check that it is running.")

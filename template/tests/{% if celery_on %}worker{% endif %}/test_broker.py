@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from app.worker.broker import _thread, kept_lua_script, results_client
+from app.core.celery import celery_app
+from app.worker.broker import _thread, broker_client, kept_lua_script, results_client
 
 _echo = kept_lua_script("return ARGV[1]")
 
@@ -81,3 +82,11 @@ def test_a_thread_that_ends_gives_its_connection_back() -> None:
     thread.start()
     thread.join()
     assert free() == before
+
+
+def test_a_client_of_the_broker_does_not_share_a_connection_with_a_consumer() -> None:
+    # Consumes the replies, on a channel that stays in the application's pool.
+    celery_app.control.ping(timeout=0.2)
+    for number in range(3):
+        with broker_client() as client:
+            assert client.echo(str(number)) == str(number).encode()
