@@ -33,8 +33,8 @@ for i = 7 + 2 * queues, #ARGV, 5000 do
     redis.call('HDEL', unacked, unpack(ARGV, i, last))
 end
 local taken_at = now()
--- First the credit that is left; below 0 if the last message cost more than there was.
-local taken, waiting = {0}, {}
+-- First the credit that is left; below 0 if the last message cost more than there was. Then the error of a list, if any.
+local taken, waiting = {0, false}, {}
 for queue = 0, queues - 1 do
     waiting[#waiting + 1] = queue
 end
@@ -48,8 +48,11 @@ while credit > 0 and #waiting > 0 do
         local wanted = credit > 0 and math.min(share, math.max(1, math.floor(credit / cost)), 1000) or 0
         local left = wanted
         for list = 1, lists do
-            local messages = left > 0 and redis.call('RPOP', KEYS[2 + queue * lists + list], left)
-            if messages then
+            local messages = left > 0 and redis.pcall('RPOP', KEYS[2 + queue * lists + list], left)
+            if messages and messages.err then
+                -- A key of another type must not keep the worker from its other queues.
+                taken[2] = KEYS[2 + queue * lists + list] .. ': ' .. messages.err
+            elseif messages then
                 for _, message in ipairs(messages) do
                     local tag = ARGV[2] .. number
                     redis.call('HSET', unacked, tag, '[' .. message .. ending)
