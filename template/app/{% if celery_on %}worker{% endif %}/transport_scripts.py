@@ -96,6 +96,13 @@ if found == 1 and #KEYS == 2 then
     -- Registered after it was looked for.
     return 0
 end
+for i = 3, #KEYS do
+    if type(redis.pcall('LLEN', KEYS[i])) == 'table' then
+        -- A key of another type. Other messages must not wait for it: this one is restored after another timeout.
+        redis.call('ZADD', KEYS[2], 'XX', now(), ARGV[1])
+        return 0
+    end
+end
 if found == 1 then
     for i = 3, #KEYS do
         redis.call(ARGV[3], KEYS[i], ARGV[2])

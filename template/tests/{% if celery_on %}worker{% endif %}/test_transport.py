@@ -297,6 +297,29 @@ def test_a_key_of_another_type_blocks_only_its_own_queue(
     assert sorted(one.bodies) == [1, 2, 3]
 
 
+def test_a_message_that_cannot_be_requeued_does_not_keep_others_unacknowledged(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish("kept")
+    dead = receiver(2)
+    dead.receive(1)
+    publish("requeued", queue="probe-b")
+    dead.receive(2)
+    client.set("probe-a", "no list")
+    for tag, _ in client.zscan_iter("unacked_index"):
+        client.zadd("unacked_index", {tag: client.zscore("unacked_index", tag) - 3600})
+    qos: Any = receiver(1).channel.qos
+    qos.restore_visible(interval=1)
+    assert client.llen("probe-b") == 1
+    assert client.hlen("unacked") == client.zcard("unacked_index") == 1
+    client.delete("probe-a")
+    for tag, score in client.zscan_iter("unacked_index"):
+        client.zadd("unacked_index", {tag: score - 3600})
+    qos.restore_visible(interval=1)
+    assert client.llen("probe-a") == 1
+    assert not client.exists("unacked", "unacked_index")
+
+
 def test_a_full_redis_is_emptied(receiver: Callable[..., Receiver], client: Any) -> None:
     publish(*range(3))
     client.config_set("maxmemory", 1)
