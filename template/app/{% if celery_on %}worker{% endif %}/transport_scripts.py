@@ -10,11 +10,17 @@ local function now()
     return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 """
+_IS_OF_ANOTHER_TYPE = """
+local function is_of_another_type(reply)
+    return string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+end
+"""
 _WRITES = "#!lua flags=allow-oom\n" + _CLOCK
 _READS = "#!lua flags=no-writes\n" + _CLOCK
 
 TAKE = (
     _WRITES
+    + _IS_OF_ANOTHER_TYPE
     + """
 -- Acknowledge messages, then take others and register them.
 -- KEYS: unacked, unacked_index, the lists of each queue from the highest priority to the lowest
@@ -50,7 +56,10 @@ while credit > 0 and #waiting > 0 do
         for list = 1, lists do
             local messages = left > 0 and redis.pcall('RPOP', KEYS[2 + queue * lists + list], left)
             if messages and messages.err then
-                -- A key of another type must not keep the worker from its other queues.
+                if not is_of_another_type(messages) then
+                    return messages
+                end
+                -- It must not keep the worker from its other queues.
                 taken[2] = KEYS[2 + queue * lists + list] .. ': ' .. messages.err
             elseif messages then
                 for _, message in ipairs(messages) do
@@ -83,6 +92,7 @@ return taken
 
 RESTORE = (
     _WRITES
+    + _IS_OF_ANOTHER_TYPE
     + """
 -- Move a message from the unacknowledged ones back to its queue.
 -- KEYS: unacked, unacked_index, lists (none if it was not there)
@@ -97,8 +107,12 @@ if found == 1 and #KEYS == 2 then
     return 0
 end
 for i = 3, #KEYS do
-    if type(redis.pcall('LLEN', KEYS[i])) == 'table' then
-        -- A key of another type. Other messages must not wait for it: this one is restored after another timeout.
+    local length = redis.pcall('LLEN', KEYS[i])
+    if type(length) == 'table' then
+        if not is_of_another_type(length) then
+            return length
+        end
+        -- Other messages must not wait for this one: it is restored after another timeout.
         redis.call('ZADD', KEYS[2], 'XX', now(), ARGV[1])
         return 0
     end

@@ -297,6 +297,22 @@ def test_a_key_of_another_type_blocks_only_its_own_queue(
     assert sorted(one.bodies) == [1, 2, 3]
 
 
+def test_a_missing_permission_is_an_outage_and_no_unreadable_queue(
+    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    publish(1)
+    one = receiver(1)
+    client.execute_command("ACL", "SETUSER", "default", "-rpop")
+    try:
+        one.drain(lambda: False, limit=1)
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+rpop")
+    one.receive(1)
+    output = capfd.readouterr().out + caplog.text
+    assert "broker_refuses" in output
+    assert "queue_not_readable" not in output
+
+
 def test_a_message_that_cannot_be_requeued_does_not_keep_others_unacknowledged(
     receiver: Callable[..., Receiver], client: Any
 ) -> None:
