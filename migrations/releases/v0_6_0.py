@@ -83,8 +83,7 @@ RELEASE = Release(
         "app.services.accounts, app.models.User and others.",
         with_pack("backup", "`python -m app.backup` is removed: use `python -m app.features.backup`."),
         with_celery(
-            "The task options hides_arguments and tells_last_success have no effect: use redact_arguments, without which Flower "
-            "shows a task's arguments, and record_last_success."
+            "The task options hides_arguments and tells_last_success raise TypeError: write redact_arguments and record_last_success."
         ),
         with_celery(
             "Workers take messages with app/worker/transport.py: faster, and a killed worker loses none. Queues, messages and results stay "

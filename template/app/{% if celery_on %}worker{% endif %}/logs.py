@@ -33,8 +33,9 @@ def _add_headers(sender: str, headers: dict[str, Any], **_: object) -> None:
 
 def queue_wait(request: Any) -> float | None:
     """Return the seconds since a task was published, or since its ETA; None if unknown."""
-    published: float | None = request.get("published_at")
-    if published is None:
+    published = request.get("published_at")
+    # Other programs may have a header of this name.
+    if not isinstance(published, int | float):
         return None
     eta = request.get("eta")
     if eta:

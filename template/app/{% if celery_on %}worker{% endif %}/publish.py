@@ -76,8 +76,9 @@ async def enqueue(signature: Signature[R], owner: str | None = None) -> AsyncRes
 async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = None) -> list[AsyncResult[R]]:
     """Queue up to `MAX_MANY` tasks in one step, and return their results in the same order.
 
-    All of them are queued or none; with Celery's `task_send_sent_event` or options such as `connection`, one after the other. After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be
-    queued again under the same ids. Each task is a job of the owner: the limit admits all or none.
+    All of them are queued or none; with Celery's `task_send_sent_event` or options such as `connection`, one after the other.
+    After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be queued again under the same ids.
+    Each task is a job of the owner: the limit admits all or none.
 
     Raises:
         ValueError: there are more than `MAX_MANY` signatures, or one is a chain, group or chord.

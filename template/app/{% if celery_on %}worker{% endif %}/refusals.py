@@ -1,10 +1,15 @@
 """How long to wait when Redis refuses a command: a failover, a full memory or a missing permission is an outage that ends."""
 
+import threading
 import time
+from typing import Any
 
 import structlog
+from celery import bootsteps
+from celery.worker import state
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_state: Any = state
 _logger = structlog.get_logger("app.worker")
 
 
@@ -31,3 +36,27 @@ class Refusals:
         if self._pause:
             self._pause = 0.0
             _logger.info("broker_accepts")
+
+
+class StartPause(bootsteps.StartStopStep):
+    """Pauses a worker between attempts to start consuming: Celery makes several a second, each with a new connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **_: object) -> None:
+        self._is_started = False
+        self._pause = 0.0
+
+    def start(self, consumer: Any) -> None:
+        """End the outage: the worker consumes."""
+        self._is_started, self._pause = True, 0.0
+
+    def stop(self, consumer: Any) -> None:
+        """Wait, if the worker could not start consuming and is not stopping."""
+        if self._is_started:
+            self._is_started = False
+            return
+        self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+        until = time.monotonic() + self._pause
+        while _state.should_stop is None and _state.should_terminate is None and time.monotonic() < until:
+            threading.Event().wait(_FIRST_PAUSE)

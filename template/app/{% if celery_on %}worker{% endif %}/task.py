@@ -18,6 +18,8 @@ from app.worker.time_limits import complete_limits
 _request: ContextVar[Any] = ContextVar("task_request", default=None)
 
 _LIMITS = ("time_limit", "soft_time_limit")
+_RENAMED = {"hides_arguments": "redact_arguments", "tells_last_success": "record_last_success"}
+"""Options of releases before 0.6.0. Celery ignores unknown ones, and Flower would show the arguments."""
 
 
 def is_in_task() -> bool:
@@ -57,8 +59,15 @@ class AppTask(Task[Any, Any]):
     """The most bytes that its process uses (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Run an `async def` body on the process's event loop; here, so that Celery's own wrappers get a plain function."""
+        """Run an `async def` body on the process's event loop; here, so that Celery's own wrappers get a plain function.
+
+        Raises:
+            TypeError: the task has an option under its former name.
+        """
         super().__init_subclass__(**kwargs)
+        for former, option in _RENAMED.items():
+            if former in cls.__dict__:
+                raise TypeError(f"{cls.__dict__.get('name', cls.__name__)}: write {option} instead of {former}")
         run = cls.__dict__.get("run")
         function = run.__func__ if isinstance(run, staticmethod) else run
         if function is None:

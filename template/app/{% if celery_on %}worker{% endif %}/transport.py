@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import Any
 
 import kombu
+import structlog
 from celery.worker import state
 from kombu import transport as transports
 from kombu.transport import redis as base
@@ -52,6 +53,7 @@ _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, Re
 """What reading a text raises that is no message of Celery, such as one of 100,000 brackets."""
 
 _state: Any = state
+_logger = structlog.get_logger("app.worker")
 
 
 class Unsettled:
@@ -159,10 +161,16 @@ class QoS(base.QoS):
         """Requeue what was not acknowledged, except tasks that go on running: a lost connection does not stop them."""
         stops = _state.should_stop is not None or _state.should_terminate is not None
         running = set() if stops else {request.message.delivery_tag for request in tuple(_state.active_requests)}
-        with self.channel.conn_or_acquire(client) as connected:
-            for tag in tuple(self._delivered):
-                if tag not in running:
-                    self.restore_by_tag(tag, client=connected)
+        try:
+            with self.channel.conn_or_acquire(client) as connected:
+                for tag in tuple(self._delivered):
+                    if tag not in running:
+                        self.restore_by_tag(tag, client=connected)
+        except (*self.channel.connection_errors, ResponseError) as error:
+            # A channel must be closed during an outage too.
+            _logger.warning(
+                "messages_not_requeued", error=repr(error), action="redelivered after the visibility timeout"
+            )
         self._delivered.clear()
         with self._lock:
             self._costs.clear()
@@ -311,6 +319,7 @@ class Channel(base.Channel):
         self._is_notified = True
         self._tracked: Any = None
         self._refusals = Refusals()
+        self._unreadable: set[bytes] = set()
         super().__init__(*args, **kwargs)
         self.connection_cycle = self.connection.cycle
         self._unsettled = _unsettled[self.connection.client.as_uri(), self.global_keyprefix + self.unacked_key]
@@ -345,7 +354,10 @@ class Channel(base.Channel):
             with self.conn_or_acquire() as client:
                 self._maybe_update_queues_expire(client, queue)
         keys, args = self._arguments([queue], 1, number, [], track=False)
-        for _, text in _pairs(self.run(scripts.TAKE, keys, args)[1:]):
+        _, error, *taken = self.run(scripts.TAKE, keys, args)
+        if error:
+            raise ResponseError(error.decode(errors="replace"))
+        for _, text in _pairs(taken):
             self.delivering = queue
             message = self.Message(self._payload(f"{self._prefix}{number}", queue, text), channel=self)
             self.qos.append(message, message.delivery_tag)
@@ -469,7 +481,8 @@ class Channel(base.Channel):
         self._asked = None
         self._sending = []
         self._read_notifications(connection)
-        left, *taken = reply
+        left, unreadable, *taken = reply
+        self._warn_unreadable(unreadable)
         for queue, text in _pairs(taken):
             self._undelivered.append((f"{self._prefix}{number}", self._asked_queues[queue], text))
             number += 1
@@ -478,6 +491,13 @@ class Channel(base.Channel):
             self._is_drained = left > 0
             if not (self._is_drained and track):
                 self._is_notified = True
+
+    def _warn_unreadable(self, error: bytes | None) -> None:
+        if error and error not in self._unreadable:
+            self._unreadable.add(error)
+            _logger.error(
+                "queue_not_readable", error=error.decode(errors="replace"), action="other queues are consumed"
+            )
 
     def _refuse(self, error: Exception) -> None:
         """Open another connection after a pause, which may lead to another server."""
@@ -619,6 +639,15 @@ class Channel(base.Channel):
                     part["redelivered"] = True
         queues = self._lookup(exchange, routing_key) or [routing_key]
         return [self._q_for_pri(queue, priority) for queue in queues], dumps(payload)
+
+    def _size(self, queue: str) -> int:
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            # The worker starts and consumes its other queues: see `_warn_unreadable`.
+            return 0
 
     # --- bindings and end ---
 

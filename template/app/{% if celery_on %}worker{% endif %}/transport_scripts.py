@@ -10,11 +10,17 @@ local function now()
     return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 """
+_IS_OF_ANOTHER_TYPE = """
+local function is_of_another_type(reply)
+    return string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+end
+"""
 _WRITES = "#!lua flags=allow-oom\n" + _CLOCK
 _READS = "#!lua flags=no-writes\n" + _CLOCK
 
 TAKE = (
     _WRITES
+    + _IS_OF_ANOTHER_TYPE
     + """
 -- Acknowledge messages, then take others and register them.
 -- KEYS: unacked, unacked_index, the lists of each queue from the highest priority to the lowest
@@ -33,8 +39,8 @@ for i = 7 + 2 * queues, #ARGV, 5000 do
     redis.call('HDEL', unacked, unpack(ARGV, i, last))
 end
 local taken_at = now()
--- First the credit that is left; below 0 if the last message cost more than there was.
-local taken, waiting = {0}, {}
+-- First the credit that is left; below 0 if the last message cost more than there was. Then the error of a list, if any.
+local taken, waiting = {0, false}, {}
 for queue = 0, queues - 1 do
     waiting[#waiting + 1] = queue
 end
@@ -48,8 +54,14 @@ while credit > 0 and #waiting > 0 do
         local wanted = credit > 0 and math.min(share, math.max(1, math.floor(credit / cost)), 1000) or 0
         local left = wanted
         for list = 1, lists do
-            local messages = left > 0 and redis.call('RPOP', KEYS[2 + queue * lists + list], left)
-            if messages then
+            local messages = left > 0 and redis.pcall('RPOP', KEYS[2 + queue * lists + list], left)
+            if messages and messages.err then
+                if not is_of_another_type(messages) then
+                    return messages
+                end
+                -- It must not keep the worker from its other queues.
+                taken[2] = KEYS[2 + queue * lists + list] .. ': ' .. messages.err
+            elseif messages then
                 for _, message in ipairs(messages) do
                     local tag = ARGV[2] .. number
                     redis.call('HSET', unacked, tag, '[' .. message .. ending)
@@ -80,6 +92,7 @@ return taken
 
 RESTORE = (
     _WRITES
+    + _IS_OF_ANOTHER_TYPE
     + """
 -- Move a message from the unacknowledged ones back to its queue.
 -- KEYS: unacked, unacked_index, lists (none if it was not there)
@@ -92,6 +105,17 @@ local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
 if found == 1 and #KEYS == 2 then
     -- Registered after it was looked for.
     return 0
+end
+for i = 3, #KEYS do
+    local length = redis.pcall('LLEN', KEYS[i])
+    if type(length) == 'table' then
+        if not is_of_another_type(length) then
+            return length
+        end
+        -- Other messages must not wait for this one: it is restored after another timeout.
+        redis.call('ZADD', KEYS[2], 'XX', now(), ARGV[1])
+        return 0
+    end
 end
 if found == 1 then
     for i = 3, #KEYS do

@@ -221,3 +221,23 @@ def test_a_worker_stops_while_redis_refuses(fleet: Fleet, tmp_path: Path) -> Non
         wait_until(lambda: not fleet.client.hlen("unacked"), 20, "all tasks to be acknowledged")
     finally:
         worker.stop()
+
+
+def test_a_worker_that_may_not_bind_its_queues_tries_less_and_less_often(fleet: Fleet, tmp_path: Path) -> None:
+    worker = None
+    end = faults.replica(fleet.client)
+    try:
+        worker = Running(
+            tmp_path / "refused.log",
+            *("celery", "-A", "app.core.celery:celery_app", "worker", "--loglevel=info", "--without-mingle"),
+            *("-P", "solo", "-n", "refused@%h", "-Q", "long"),
+            CELERY_BROKER_URL=fleet.server.url(1),
+        )
+        wait_until(lambda: worker.text().count("re-establish") >= 7, 30, "it to be refused several times")
+        assert "Frequent restarts" not in worker.text()
+        worker.process.terminate()
+        assert worker.process.wait(5) == 0
+    finally:
+        end()
+        if worker:
+            worker.stop()

@@ -294,5 +294,10 @@ def test_a_line_has_the_queue_the_wait_and_the_attempt() -> None:
     assert end["queue_wait"] > end["run_time"] >= 0
 
 
+def test_a_task_runs_whatever_another_program_calls_published_at() -> None:
+    _, end = _run("succeed", published_at="2026-11-29T03:30:00Z")
+    assert (end["state"], end["queue_wait"]) == ("SUCCESS", None)
+
+
 def test_a_task_may_log_at_another_level() -> None:
     assert [line["log_level"] for line in _run("succeed", logging.DEBUG)] == ["debug", "debug"]

@@ -280,6 +280,62 @@ def test_a_refused_call_is_tried_again_and_loses_nothing(
     assert "broker_refuses" in capfd.readouterr().out + caplog.text
 
 
+def test_a_key_of_another_type_blocks_only_its_own_queue(
+    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    client.set("probe-a", "no list")
+    publish(1, 2, queue="probe-b")
+    one = receiver(4)
+    one.receive(2)
+    one.drain()
+    output = capfd.readouterr().out + caplog.text
+    assert output.count("queue_not_readable") == 1
+    assert "probe-a: WRONGTYPE" in output
+    client.delete("probe-a")
+    publish(3)
+    one.receive(3)
+    assert sorted(one.bodies) == [1, 2, 3]
+
+
+def test_a_missing_permission_is_an_outage_and_no_unreadable_queue(
+    receiver: Callable[..., Receiver], client: Any, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    publish(1)
+    one = receiver(1)
+    client.execute_command("ACL", "SETUSER", "default", "-rpop")
+    try:
+        one.drain(lambda: False, limit=1)
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+rpop")
+    one.receive(1)
+    output = capfd.readouterr().out + caplog.text
+    assert "broker_refuses" in output
+    assert "queue_not_readable" not in output
+
+
+def test_a_message_that_cannot_be_requeued_does_not_keep_others_unacknowledged(
+    receiver: Callable[..., Receiver], client: Any
+) -> None:
+    publish("kept")
+    dead = receiver(2)
+    dead.receive(1)
+    publish("requeued", queue="probe-b")
+    dead.receive(2)
+    client.set("probe-a", "no list")
+    for tag, _ in client.zscan_iter("unacked_index"):
+        client.zadd("unacked_index", {tag: client.zscore("unacked_index", tag) - 3600})
+    qos: Any = receiver(1).channel.qos
+    qos.restore_visible(interval=1)
+    assert client.llen("probe-b") == 1
+    assert client.hlen("unacked") == client.zcard("unacked_index") == 1
+    client.delete("probe-a")
+    for tag, score in client.zscan_iter("unacked_index"):
+        client.zadd("unacked_index", {tag: score - 3600})
+    qos.restore_visible(interval=1)
+    assert client.llen("probe-a") == 1
+    assert not client.exists("unacked", "unacked_index")
+
+
 def test_a_full_redis_is_emptied(receiver: Callable[..., Receiver], client: Any) -> None:
     publish(*range(3))
     client.config_set("maxmemory", 1)
@@ -434,8 +490,8 @@ def test_a_call_that_is_repeated_takes_nothing_more(client: Any) -> None:
     with Connection(URL, transport=Transport) as connection:
         channel: Any = connection.default_channel
         call = (transport_scripts.TAKE, *channel._arguments(["probe-a"], 1, 0, [], track=False))
-        assert len(channel.run(*call)) == 3
-        assert len(channel.run(*call)) == 1
+        assert len(channel.run(*call)) == 4
+        assert len(channel.run(*call)) == 2
         assert client.llen("probe-a") == client.hlen("unacked") == 1
 
 
@@ -520,8 +576,7 @@ def test_closing_while_redis_refuses_closes_all_sockets(receiver: Callable[..., 
     taking, poller = one.channel._takes_client.connection, one.channel.connection_cycle
     client.replicaof("127.0.0.1", "1")
     try:
-        with contextlib.suppress(redis.ResponseError):
-            one.connection.default_channel.close()
+        one.connection.default_channel.close()
     finally:
         client.replicaof("NO", "ONE")
     assert taking._sock is None

@@ -102,3 +102,15 @@ def test_only_json_is_accepted() -> None:
 def test_a_misspelt_queue_is_refused() -> None:
     with pytest.raises(QueueNotFound, match="hihg"):
         celery_app.tasks["process_task"].apply_async(({},), queue="hihg")
+
+
+@pytest.mark.parametrize(
+    ("former", "option"), [("hides_arguments", "redact_arguments"), ("tells_last_success", "record_last_success")]
+)
+def test_an_option_under_its_former_name_is_refused(former: str, option: str) -> None:
+    options: dict[str, Any] = {"name": "test.former", "lazy": False, former: True}
+
+    def function() -> None: ...
+
+    with pytest.raises(TypeError, match=f"test.former: write {option} instead of {former}"):
+        celery_app.task(**options)(function)
