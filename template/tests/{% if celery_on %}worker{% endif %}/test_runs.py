@@ -92,8 +92,9 @@ def test_a_task_takes_two_round_trips_and_one_without_a_result_none(
     runs: Runs, revoked: Any, round_trips: list[bytes]
 ) -> None:
     for task in (runs.with_result, runs.without_result):
-        # Redis gets the scripts, and the process reads the list of revocations.
+        # The connections are opened, Redis gets the scripts, and the process reads the list of revocations.
         runs.deliver(task, str(uuid.uuid4()))
+        runs.deliver(task, str(uuid.uuid4()), redelivered=True)
     round_trips.clear()
     task_id = str(uuid.uuid4())
     runs.deliver(runs.with_result, task_id, redelivered=True)
