@@ -35,7 +35,7 @@ ELSEWHERE = {
     r"DATABASE_URL=… .* restore NAME": "the project's tests/e2e/backup/test_backup_task.py",
     r"docker inspect|docker compose exec postgres psql .*|ssh .*": "outside of the project",
     r"python -I app/probe.py .*": "tests/generated/test_compose.py, as the health checks of compose",
-    r"celery (control .*|-A app.core.celery:celery_app)|python -m app.worker|make worker|alembic upgrade heads": "a name, no command of this page",
+    r"celery (control .*|inspect|-A app.core.celery:celery_app)|python -m app.worker|make worker|alembic upgrade heads": "a name, no command of this page",
 }
 # What a command of the pages may answer beside success.
 MAY_FAIL = {

@@ -146,7 +146,7 @@ def test_workers_do_not_notice_an_interruption(fleet: Fleet, interrupt: Any, bus
     fleet.queue(OTHER[busy], range(TASKS, TASKS + 1))
     wait_until(fleet.marks, 20, "the other worker to be idle")
     fleet.queue(busy, range(TASKS), 0.2)
-    wait_until(lambda: len(fleet.marks()) >= 3, 20, "some to run")
+    wait_until(lambda: len(fleet.marks()) >= 3 and not fleet.client.llen(QUEUES[busy]), 20, "all to be taken")
     end = interrupt(fleet.client)
     try:
         wait_until(lambda: len(fleet.marks()) == TASKS + 1, 20, "the prefetched tasks to run")

@@ -10,6 +10,7 @@ from celery.beat import SchedulingError
 
 from app.core.celery import celery_app
 from app.worker import last_runs, schedule_health
+from app.worker.broker import broker_client
 from app.worker.schedule import Scheduler
 
 pytestmark = pytest.mark.anyio
@@ -24,8 +25,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     }
     monkeypatch.setitem(celery_app.conf, "beat_schedule", own)
     yield own
-    with celery_app.pool.acquire() as connection:
-        connection.default_channel.client.delete(last_runs.KEY, schedule_health.KEY)
+    with broker_client() as client:
+        client.delete(last_runs.KEY, schedule_health.KEY)
 
 
 def _scheduler(folder: Path) -> Any:

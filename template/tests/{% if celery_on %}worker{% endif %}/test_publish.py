@@ -133,7 +133,8 @@ async def test_frozen_redis_fails_in_time_and_never_stops_the_loop() -> None:
         start = time.monotonic()
         attempts = [enqueue(process_task.s({})) if number % 2 else check_queue() for number in range(40)]
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
-        assert time.monotonic() - start < 3
+        # One after the other it would be 80 s.
+        assert time.monotonic() - start < 6
         assert all(isinstance(outcome, QueueUnavailable) for outcome in outcomes), outcomes
 
     os.kill(pid, signal.SIGSTOP)
