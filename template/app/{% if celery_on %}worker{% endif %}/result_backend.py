@@ -20,9 +20,10 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import owners, redelivery, revocation, start
+from app.worker import owners, records, redelivery, revocation, start
 from app.worker.broker import OUTAGES, lua_script
 from app.worker.job_limit import jobs_key
+from app.worker.record_scripts import RECORD, SUFFIX
 from app.worker.workflow_failures import WorkflowFailures
 
 _RETRY_OUTSIDE_TASK = 2.0
@@ -58,22 +59,36 @@ local function write()
     return false
 end
 """
-_STORE = lua_script(f"#!lua\n{_WRITE}return write()\n")
+# The record has the state that the result has, whichever of two processes wrote that.
+_WRITE = (
+    RECORD
+    + _WRITE
+    + """
+local function write_both(redeliveries)
+    local final = write()
+    if final and final ~= ARGV[10] then
+        ARGV[14] = ''
+    end
+    write_record(final or ARGV[10], redeliveries)
+end
+"""
+)
+_STORE = lua_script(f"#!lua\n{_WRITE}write_both(0)\n")
 # Also in a full Redis: a message is removed when its task has ended.
-_END = lua_script(f"#!lua flags=allow-oom\n{_WRITE}return write()\n")
+_END = lua_script(f"#!lua flags=allow-oom\n{_WRITE}write_both(0)\n")
 _START = lua_script(
     "#!lua flags=allow-oom\n"
     + _WRITE
     + """
-if redis.call('EXISTS', KEYS[3]) == 1 then
+if redis.call('EXISTS', KEYS[4]) == 1 then
     return {1, 0}
 end
 local count = 0
-if ARGV[6] == '1' then
-    count = redis.call('INCR', KEYS[4])
-    redis.call('EXPIRE', KEYS[4], ARGV[7])
+if ARGV[16] == '1' then
+    count = redis.call('INCR', KEYS[5])
+    redis.call('EXPIRE', KEYS[5], ARGV[17])
 end
-write()
+write_both(count)
 return {0, count}
 """
 )
@@ -85,7 +100,16 @@ class RetriedWrites:
     _information_refused_at = float("-inf")
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        *,
+        error: BaseException | None = None,
+        next_retry: float = 0,
+        **_: Any,
     ) -> Any:
         backend: Any = self
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
@@ -93,8 +117,10 @@ class RetriedWrites:
         expires = backend.failure_expires if state == states.FAILURE else backend.expires
         ends = state in states.READY_STATES
         key = backend.get_key_for_task(task_id)
-        keys = [key, key + owners.SUFFIX]
+        keys = [key, key + owners.SUFFIX, key + SUFFIX]
+        progress = None if state in states.ALL_STATES else result
         args = [value, expires, owners.owner_of(request) or "", _jobs_prefix(), task_id if ends else ""]
+        args += records.state_arguments(task_id, state, request, error, progress, next_retry)
         if state == states.STARTED and request is not None:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
             more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
@@ -118,8 +144,10 @@ class RetriedWrites:
         backend: Any = self
         encoded = backend.encode_result(result, state)
 
+        error = result if isinstance(result, BaseException) else None
+
         def write() -> None:
-            backend._store_result(task_id, encoded, state, *args, **kwargs)  # noqa: SLF001
+            backend._store_result(task_id, encoded, state, *args, error=error, **kwargs)  # noqa: SLF001
 
         if state in states.READY_STATES or state == states.RETRY:
             retry_until_stored(write, task_id, state)
