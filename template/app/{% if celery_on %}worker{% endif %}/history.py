@@ -77,6 +77,7 @@ class Filter:
     name: str | None = None
     queue: str | None = None
     owner: str | None = None
+    parent: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -107,13 +108,13 @@ def read(task_id: str) -> TaskRecord | None:
     return _parse(task_id, text) if text else None
 
 
-def children(task_id: str, limit: int = MAX_LIMIT) -> list[TaskRecord]:
-    """Return the tasks that a task has queued, the last first.
+def children(record: TaskRecord, limit: int = MAX_LIMIT) -> list[TaskRecord]:
+    """Return the tasks that a task has queued, and those that followed it in a workflow; the last queued first.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    found, _ = _call([f"parent/{task_id}"], Filter(), None, limit)
+    found, _ = _call([f"root/{record.root or record.task_id}"], Filter(parent=record.task_id), None, limit)
     return found
 
 
@@ -145,7 +146,8 @@ def _call(
     if after:
         until = min(until, after.time)
     args: list[Any] = [result_key("/")[:-1], since, until, after.task_id if after and after.time == until else ""]
-    args += [limit, _LOOKED_AT, *(value or "" for value in (which.state, which.name, which.queue, which.owner))]
+    args += [limit, _LOOKED_AT]
+    args += [value or "" for value in (which.state, which.name, which.queue, which.owner, which.parent)]
     last, time, found = PAGE(client, [result_key(f"/records/{index}") for index in indexes], args)
     return list(_records(found)), Cursor(int(time), last.decode()) if last else None
 

@@ -38,6 +38,8 @@ local RESULTS, ID, KEPT, MAX = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local PREFIX = RESULTS .. '/records/'
 local FINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local LINES = '^' .. string.rep('([^\\n]*)\\n', 11) .. '(.*)$'
+-- Of a description: name, queue, owner and root.
+local INDEXED = '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n' .. string.rep('[^\\n]*\\n', 3) .. '([^\\n]*)'
 local STATE, QUEUED, STARTED, FINISHED, NEXT_RETRY, ATTEMPT = 1, 2, 3, 4, 5, 6
 local REDELIVERIES, WORKER, ERROR, PROGRESS, ATTEMPTS, DESCRIPTION = 7, 8, 9, 10, 11, 12
 
@@ -96,15 +98,14 @@ local function create_record(state, description)
     redis.call('EXPIRE', PREFIX .. 'all', KEPT)
     drop_oldest()
     find_horizon()
-    local name, queue, owner, parent = string.match(
-        description, '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n[^\\n]*\\n[^\\n]*\\n([^\\n]*)')
+    local name, queue, owner, root = string.match(description, INDEXED)
     add('name/' .. name, NOW)
     add('queue/' .. queue, NOW)
     if owner ~= '' then
         add('owner/' .. owner, NOW)
     end
-    if parent ~= '' then
-        add('parent/' .. parent, NOW)
+    if root ~= '' then
+        add('root/' .. root, NOW)
     end
     if state ~= 'SUCCESS' then
         add('state/' .. state, NOW)
@@ -217,10 +218,9 @@ local record = load_record()
 if not record or record[STATE] ~= 'PENDING' and record[STATE] ~= 'UNTRACKED' then
     return
 end
-local name, queue, owner, parent = string.match(
-    record[DESCRIPTION], '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n[^\\n]*\\n[^\\n]*\\n([^\\n]*)')
+local name, queue, owner, root = string.match(record[DESCRIPTION], INDEXED)
 for _, index in ipairs({'all', 'state/' .. record[STATE], 'name/' .. name, 'queue/' .. queue, 'owner/' .. owner,
-        'parent/' .. parent}) do
+        'root/' .. root}) do
     redis.call('ZREM', PREFIX .. index, ID)
 end
 redis.call('DEL', KEYS[3])
@@ -232,8 +232,9 @@ PAGE = lua_script(
 -- Return the newest records that match, and where to continue: an id and its time, or nothing.
 -- KEYS: indexes of which each has all that match
 -- ARGV: 1 what keys of results begin with, 2 earliest and 3 latest time, 4 the id after which to continue or '', 5 how many to return,
---       6 how many to look at, then for state, name, queue and owner the value or ''
+--       6 how many to look at, then for state, name, queue, owner and parent the value or ''
 local LINES = '^([^\\n]*)\\n' .. string.rep('[^\\n]*\\n', 10) .. '([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n'
+    .. '[^\\n]*\\n[^\\n]*\\n([^\\n]*)'
 local index, size = KEYS[1], nil
 for _, key in ipairs(KEYS) do
     local number = redis.call('ZCARD', key)
@@ -254,9 +255,10 @@ while true do
             end
             last, seen = {id, time}, seen + 1
             local text = redis.call('GET', ARGV[1] .. id .. '/record')
-            local state, name, queue, owner = string.match(text or '', LINES)
+            local state, name, queue, owner, parent = string.match(text or '', LINES)
             if state and (ARGV[7] == '' or ARGV[7] == state) and (ARGV[8] == '' or ARGV[8] == name)
-                    and (ARGV[9] == '' or ARGV[9] == queue) and (ARGV[10] == '' or ARGV[10] == owner) then
+                    and (ARGV[9] == '' or ARGV[9] == queue) and (ARGV[10] == '' or ARGV[10] == owner)
+                    and (ARGV[11] == '' or ARGV[11] == parent) then
                 found[#found + 1], found[#found + 2] = id, text
             end
         end

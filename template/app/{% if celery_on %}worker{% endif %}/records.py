@@ -30,7 +30,7 @@ from app.worker.status import UNTRACKED, error_text
 REPLAY_HEADER = "replay_of"
 """The header with the id of the task that a message runs again."""
 
-MAX_ARGUMENTS = 100
+MAX_ARGUMENTS = 64
 """Characters of the positional arguments in a record, and of the others."""
 
 MAX_ERROR = 200
@@ -114,7 +114,11 @@ def record_key(task_id: str) -> bytes:
 
 def forget(task_ids: Iterable[str]) -> list[Command]:
     """Return the commands that delete the records of tasks that could not be queued."""
-    return [FORGET.command(_keys(task_id), ["", "", "", "", "", *_arguments(task_id)]) for task_id in task_ids]
+    return [
+        # With its text: it is used so rarely that Redis does not know it.
+        FORGET.with_text(FORGET.command(_keys(task_id), ["", "", "", "", "", *_arguments(task_id)]))
+        for task_id in task_ids
+    ]
 
 
 def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
@@ -124,7 +128,7 @@ def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
 
 def known_by_text(command: Command) -> Command:
     """Return a command of a record that Redis runs also if it does not know the script."""
-    return next(script for script in (PUBLISH, FORGET) if script.command([], [])[1] == command[1]).with_text(command)
+    return PUBLISH.with_text(command)
 
 
 def _record_published(headers: dict[str, Any], routing_key: object, **_: object) -> None:
