@@ -54,7 +54,9 @@ end
 local function load_record()
     local text = redis.call('GET', KEYS[3])
     local record = text and {string.match(text, LINES)}
-    return record and record[1] and record
+    -- What another program stored must not keep a state from being stored.
+    local is_valid = record and record[DESCRIPTION] and string.match(record[QUEUED], '^%d+$')
+    return is_valid and string.match(record[STATE], '^%u+$') and record
 end
 
 local function save_record(record)

@@ -413,7 +413,9 @@ def test_what_another_program_stored_is_no_record(text: bytes, task: Any) -> Non
     client.set(records.record_key(task_id), text)
     assert history.read(task_id) is None
     assert _ids() == []
+    # It does not keep the state from being stored.
     _deliver(task, task_id, "done")
+    assert _read(task_id).state == "SUCCESS"
 
 
 def test_a_field_cannot_be_mistaken_for_another(task: Any) -> None:
