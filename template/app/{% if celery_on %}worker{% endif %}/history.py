@@ -24,6 +24,7 @@ _LOOKED_AT = 1000
 _CALLS = 5
 """Calls for a page. One that found too few records then ends early: its cursor continues the search."""
 
+_LAST = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -141,13 +142,12 @@ def _call(
     indexes: Sequence[str], which: Filter, after: Cursor | None, limit: int
 ) -> tuple[list[TaskRecord], Cursor | None]:
     client = results_client()
-    since = max(_microseconds(which.since), int(client.time()[0] - celery_settings.records_expire) * 1_000_000)
-    until = _microseconds(which.until) if which.until else 2**53
-    if after:
-        until = min(until, after.time)
+    since = _microseconds(which.since) if which.since else 0
+    until = min(_microseconds(which.until) if which.until else _LAST, after.time if after else _LAST)
     args: list[Any] = [result_key("/")[:-1], since, until, after.task_id if after and after.time == until else ""]
     args += [limit, _LOOKED_AT]
     args += [value or "" for value in (which.state, which.name, which.queue, which.owner, which.parent)]
+    args.append(celery_settings.records_expire)
     last, time, found = PAGE(client, [result_key(f"/records/{index}") for index in indexes], args)
     return list(_records(found)), Cursor(int(time), last.decode()) if last else None
 
@@ -206,5 +206,6 @@ def _time(value: str | int | None) -> datetime | None:
     return _EPOCH + timedelta(microseconds=int(value)) if value else None
 
 
-def _microseconds(time: datetime | None) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1) if time else 0
+def _microseconds(time: datetime) -> int:
+    # Lua's numbers and those of sorted sets are exact up to there.
+    return min((time - _EPOCH) // timedelta(microseconds=1), _LAST)

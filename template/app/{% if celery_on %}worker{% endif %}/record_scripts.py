@@ -234,7 +234,8 @@ PAGE = lua_script(
 -- Return the newest records that match, and where to continue: an id and its time, or nothing.
 -- KEYS: indexes of which each has all that match
 -- ARGV: 1 what keys of results begin with, 2 earliest and 3 latest time, 4 the id after which to continue or '', 5 how many to return,
---       6 how many to look at, then for state, name, queue, owner and parent the value or ''
+--       6 how many to look at, then for state, name, queue, owner and parent the value or '',
+--       12 seconds for which records are stored
 local LINES = '^([^\\n]*)\\n' .. string.rep('[^\\n]*\\n', 10) .. '([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n'
     .. '[^\\n]*\\n[^\\n]*\\n([^\\n]*)'
 local index, size = KEYS[1], nil
@@ -246,8 +247,10 @@ for _, key in ipairs(KEYS) do
 end
 local found, seen, offset, last = {}, 0, 0, nil
 local wanted, budget = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- Expired ones are in an index until others are added to it.
+local earliest = string.format('%.0f', math.max(tonumber(ARGV[2]), (redis.call('TIME')[1] - ARGV[12]) * 1000000))
 while true do
-    local ids = redis.call('ZRANGE', index, ARGV[3], ARGV[2], 'BYSCORE', 'REV', 'LIMIT', offset, 100, 'WITHSCORES')
+    local ids = redis.call('ZRANGE', index, ARGV[3], earliest, 'BYSCORE', 'REV', 'LIMIT', offset, 100, 'WITHSCORES')
     for i = 1, #ids, 2 do
         local id, time = ids[i], ids[i + 1]
         -- Of several with the same time, those that were returned come first.

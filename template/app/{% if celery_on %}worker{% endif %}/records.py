@@ -96,7 +96,7 @@ def state_arguments(
     description, worker, told = "", "", ""
     attempt: int | str = ""
     if request is not None:
-        headers = request if isinstance(request, dict) else request.__dict__
+        headers = request.__dict__
         description = describe(headers, (headers.get("delivery_info") or {}).get("routing_key"))
         if headers.get("hostname"):
             attempt, worker = (headers.get("retries") or 0) + 1, _line(headers["hostname"])

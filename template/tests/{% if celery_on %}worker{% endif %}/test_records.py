@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 from celery import states
+from celery.app.task import Context
 from celery.app.trace import trace_task
 
 from app.core.celery import celery_app
@@ -134,25 +135,22 @@ def test_a_task_without_a_record_gets_one_when_it_runs(task: Any) -> None:
 def test_redeliveries_are_counted(task: Any) -> None:
     task_id = task.delay("done").id
     for number in (1, 2):
-        _store(task_id, states.STARTED, {}, request=_Request(task_id, redelivered=True))
+        _store(task_id, states.STARTED, {}, request=_request(task_id, redelivered=True))
         assert _read(task_id).redeliveries == number
 
 
-class _Request(dict[str, Any]):
-    """A request of a task, as results are stored with."""
-
-    def __init__(self, task_id: str, retries: int = 0, *, redelivered: bool = False) -> None:
-        super().__init__(id=task_id, task="test.recorded", hostname="w1@host", retries=retries)
-        self["delivery_info"] = {"routing_key": "default", "redelivered": redelivered}
-        self.__dict__.update(self)
+def _request(task_id: str, retries: int = 0, *, redelivered: bool = False) -> Context:
+    """Return a request of a task, with which its states are stored."""
+    delivery = {"routing_key": "default", "redelivered": redelivered}
+    return Context(id=task_id, task="test.recorded", hostname="w1@host", retries=retries, delivery_info=delivery)
 
 
 def test_a_retry_has_the_time_and_the_errors_of_the_attempts(task: Any) -> None:
     task_id = task.delay("x").id
     for retries in range(2):
-        _store(task_id, states.STARTED, {}, request=_Request(task_id, retries))
+        _store(task_id, states.STARTED, {}, request=_request(task_id, retries))
         error = ValueError(f"attempt {retries + 1}")
-        _store(task_id, states.RETRY, error, request=_Request(task_id, retries), next_retry=60)
+        _store(task_id, states.RETRY, error, request=_request(task_id, retries), next_retry=60)
     record = _read(task_id)
     assert record.state == "RETRY"
     assert record.next_retry is not None
@@ -161,7 +159,7 @@ def test_a_retry_has_the_time_and_the_errors_of_the_attempts(task: Any) -> None:
         (1, "attempt 1"),
         (2, "attempt 2"),
     ]
-    _store(task_id, states.STARTED, {}, request=_Request(task_id, 2))
+    _store(task_id, states.STARTED, {}, request=_request(task_id, 2))
     record = _read(task_id)
     assert (record.state, record.next_retry, record.error, len(record.attempts)) == ("STARTED", None, None, 3)
 
@@ -169,8 +167,8 @@ def test_a_retry_has_the_time_and_the_errors_of_the_attempts(task: Any) -> None:
 def test_the_newest_attempts_are_kept(task: Any) -> None:
     task_id = task.delay("x").id
     for retries in range(40):
-        _store(task_id, states.STARTED, {}, request=_Request(task_id, retries))
-        _store(task_id, states.RETRY, ValueError("x" * 500), request=_Request(task_id, retries))
+        _store(task_id, states.STARTED, {}, request=_request(task_id, retries))
+        _store(task_id, states.RETRY, ValueError("x" * 500), request=_request(task_id, retries))
     record = _read(task_id)
     assert record.attempts[-1].number == 40
     assert 2 <= len(record.attempts) < 10
@@ -179,7 +177,7 @@ def test_the_newest_attempts_are_kept(task: Any) -> None:
 
 def test_progress_is_recorded_and_the_state_stays(task: Any) -> None:
     task_id = task.delay("x").id
-    _store(task_id, states.STARTED, {}, request=_Request(task_id))
+    _store(task_id, states.STARTED, {}, request=_request(task_id))
     _store(task_id, "PROGRESS", {"done": 1, "of": 2})
     record = _read(task_id)
     assert (record.state, record.progress) == ("STARTED", {"state": "PROGRESS", "value": {"done": 1, "of": 2}})
@@ -189,11 +187,11 @@ def test_progress_is_recorded_and_the_state_stays(task: Any) -> None:
 @pytest.mark.parametrize("later", [*sorted(states.READY_STATES), states.STARTED, states.RETRY, "PROGRESS"])
 def test_a_final_state_never_changes(task: Any, final: str, later: str) -> None:
     task_id = task.delay("x").id
-    _store(task_id, final, ValueError("first"), request=_Request(task_id))
+    _store(task_id, final, ValueError("first"), request=_request(task_id))
     first = _read(task_id)
     # The record stays longer than the result.
     results_client().delete(result_key(task_id))
-    _store(task_id, later, ValueError("later"), request=_Request(task_id, 1), next_retry=1)
+    _store(task_id, later, ValueError("later"), request=_request(task_id, 1), next_retry=1)
     assert _read(task_id) == first
     assert _ids(state=final) == [task_id]
 
@@ -201,7 +199,7 @@ def test_a_final_state_never_changes(task: Any, final: str, later: str) -> None:
 @pytest.mark.parametrize("state", [states.STARTED, states.RETRY, states.SUCCESS])
 def test_publishing_again_under_the_same_id_keeps_the_state(task: Any, state: str) -> None:
     task_id = task.delay("x").id
-    _store(task_id, state, ValueError("x"), request=_Request(task_id))
+    _store(task_id, state, ValueError("x"), request=_request(task_id))
     before = _read(task_id)
     task.apply_async(("x",), task_id=task_id, retries=1)
     assert _read(task_id) == before
@@ -209,7 +207,7 @@ def test_publishing_again_under_the_same_id_keeps_the_state(task: Any, state: st
 
 def test_another_task_under_the_id_of_an_expired_result_begins_a_record(task: Any) -> None:
     task_id = task.delay("x").id
-    _store(task_id, states.FAILURE, ValueError("x"), request=_Request(task_id))
+    _store(task_id, states.FAILURE, ValueError("x"), request=_request(task_id))
     results_client().delete(result_key(task_id))
     task.apply_async(("y",), task_id=task_id)
     record = _read(task_id)
@@ -221,7 +219,7 @@ def test_a_record_has_the_state_of_a_result_that_was_stored_before_it(task: Any)
     task_id = task.delay("x").id
     _store(task_id, states.SUCCESS, 1)
     results_client().delete(records.record_key(task_id))
-    _store(task_id, states.FAILURE, ValueError("x"), request=_Request(task_id))
+    _store(task_id, states.FAILURE, ValueError("x"), request=_request(task_id))
     record = _read(task_id)
     assert (record.state, record.error) == ("SUCCESS", None)
 
@@ -264,7 +262,7 @@ def test_a_retry_of_a_task_without_a_result_does_not_hide_its_end(task: Any) -> 
 
 def test_each_task_is_in_the_index_of_its_state_alone(task: Any) -> None:
     task_id = task.delay("x").id
-    request = _Request(task_id)
+    request = _request(task_id)
     for state, value in (("STARTED", {}), ("RETRY", ValueError()), ("STARTED", {}), ("FAILURE", ValueError())):
         _store(task_id, state, value, request=request)
         assert [name for name in _indexes() if name.startswith("state/")] == [f"state/{state}"]
@@ -275,7 +273,7 @@ def test_records_are_found_by_each_of_their_fields_and_all_together(task: Any) -
     mine = asyncio.run(enqueue(task.s("x"), owner="user-1")).id
     theirs = asyncio.run(enqueue(task.s("x").set(queue="long"), owner="user-2")).id
     other = process_task.delay({}).id
-    _store(theirs, states.SUCCESS, 1, request=_Request(theirs))
+    _store(theirs, states.SUCCESS, 1, request=_request(theirs))
     assert _ids() == [other, theirs, mine]
     assert _ids(owner="user-1") == [mine]
     assert _ids(name=task.name) == [theirs, mine]
@@ -312,7 +310,7 @@ def test_a_search_looks_at_a_bounded_number_of_records_and_continues(
     monkeypatch.setattr("app.worker.history._LOOKED_AT", 2)
     monkeypatch.setattr("app.worker.history._CALLS", 2)
     wanted = task.delay("x").id
-    _store(wanted, states.SUCCESS, 1, request=_Request(wanted))
+    _store(wanted, states.SUCCESS, 1, request=_request(wanted))
     for _ in range(4):
         task.delay("x")
     page = history.page(Filter(state="SUCCESS"))
