@@ -202,7 +202,10 @@ if record and FINAL[record[STATE]] and not current then
     redis.call('ZREM', PREFIX .. 'state/' .. record[STATE], ID)
     record = false
 end
-if not record then
+if not record and FINAL[state] then
+    -- The late retry of a task that has ended, whose record was dropped.
+    return
+elseif not record then
     save_record(create_record(ARGV[10], ARGV[11]))
 elseif ARGV[10] == 'UNTRACKED' and record[STATE] == 'PENDING' then
     set_state(record, ARGV[10])
