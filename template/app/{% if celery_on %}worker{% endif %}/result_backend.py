@@ -120,7 +120,10 @@ class RetriedWrites:
         keys = [key, key + owners.SUFFIX, key + SUFFIX]
         progress = None if state in states.ALL_STATES else result
         args = [value, expires, owners.owner_of(request) or "", _jobs_prefix(), task_id if ends else ""]
-        args += records.state_arguments(task_id, state, request, error, progress, next_retry)
+        # The record has the rest since the task started, and most tasks succeed.
+        is_recorded = state == states.SUCCESS and start.has_started(request)
+        described = None if is_recorded else request
+        args += records.state_arguments(task_id, state, described, error, progress, next_retry)
         if state == states.STARTED and request is not None:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
             more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
