@@ -32,7 +32,7 @@ FIELDS = CHANGING + DESCRIPTION
 SUFFIX = b"/record"
 """The end of a record's key, after that of the task's result."""
 
-# Up to 3 expired entries leave an index for each that is added, so that no call takes long.
+# A few expired entries leave an index for each that is added, so that no call takes long.
 RECORD = """
 local RESULTS, ID, KEPT, MAX = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local PREFIX = RESULTS .. '/records/'
@@ -51,8 +51,7 @@ local function later(seconds)
     return string.format('%.0f', tonumber(NOW) + tonumber(seconds) * 1000000)
 end
 
-local function load_record()
-    local text = redis.call('GET', KEYS[3])
+local function load_record(text)
     local record = text and {string.match(text, LINES)}
     -- What another program stored must not keep a state from being stored.
     local is_valid = record and record[DESCRIPTION] and string.match(record[QUEUED], '^%d+$')
@@ -64,14 +63,18 @@ local function save_record(record)
 end
 
 local horizon
+local function trim(index, most)
+    local expired = redis.call('ZRANGE', index, '-inf', '(' .. horizon, 'BYSCORE', 'LIMIT', 0, most)
+    if #expired > 0 then
+        redis.call('ZREM', index, unpack(expired))
+    end
+end
+
 local function add(index, score)
     index = PREFIX .. index
     redis.call('ZADD', index, score, ID)
     redis.call('EXPIRE', index, KEPT)
-    local expired = redis.call('ZRANGE', index, '-inf', '(' .. horizon, 'BYSCORE', 'LIMIT', 0, 3)
-    if #expired > 0 then
-        redis.call('ZREM', index, unpack(expired))
-    end
+    trim(index, 3)
 end
 
 -- Find the time before which records are dropped: they have expired, or there are more than MAX.
@@ -121,8 +124,14 @@ local function set_state(record, state)
     end
     redis.call('ZREM', PREFIX .. 'state/' .. record[STATE], ID)
     if state ~= 'SUCCESS' then
-        find_horizon()
-        add('state/' .. state, record[QUEUED])
+        local index = PREFIX .. 'state/' .. state
+        redis.call('ZADD', index, record[QUEUED], ID)
+        redis.call('EXPIRE', index, KEPT)
+        -- Not each time: every task that starts is added, and leaves when it ends.
+        if string.sub(NOW, -1) == '0' then
+            find_horizon()
+            trim(index, 30)
+        end
     end
     record[STATE] = state
 end
@@ -143,8 +152,8 @@ end
 -- ARGV: 6 what keys of results begin with, 7 id, 8 seconds for which records are stored, 9 how many, 10 state, 11 description or '',
 --       12 attempt or '', 13 worker, 14 error or progress as JSON, 15 seconds until the next attempt
 -- A state that is none of these is a task's own: its progress.
-local function write_record(state, redeliveries)
-    local record = load_record()
+local function write_record(text, state, redeliveries)
+    local record = load_record(text)
     if not record then
         if ARGV[11] == '' then
             -- It was never queued: there is nothing to show.
@@ -196,7 +205,7 @@ end
 if ARGV[11] == '' then
     return
 end
-local record = load_record()
+local record = load_record(redis.call('GET', KEYS[3]))
 if record and FINAL[record[STATE]] and not current then
     -- Another task under the id of one whose result has expired.
     redis.call('ZREM', PREFIX .. 'state/' .. record[STATE], ID)
@@ -219,7 +228,7 @@ FORGET = lua_script(
     + RECORD
     + """
 -- Delete the record of a task that could not be queued, unless a worker has it nevertheless.
-local record = load_record()
+local record = load_record(redis.call('GET', KEYS[3]))
 if not record or record[STATE] ~= 'PENDING' and record[STATE] ~= 'UNTRACKED' then
     return
 end

@@ -40,15 +40,14 @@ _logger = structlog.get_logger("app.worker")
 # "status" is the first key that Celery and app/worker/records.py write.
 # Published to nobody in most cases, which costs Redis 0.2 µs: it alone knows whether somebody has subscribed by now.
 _WRITE = """
-local function write()
-    local current = redis.call('GET', KEYS[1])
+local function write(current, stored_owner)
     local state = current and string.match(current, '^{"status": ?"(%u+)"')
     if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
         return state
     end
     redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
     -- The record of a task that waited for long has expired with its owner, but the message has it.
-    local owner = ARGV[3] ~= '' and ARGV[3] or redis.call('GET', KEYS[2])
+    local owner = ARGV[3] ~= '' and ARGV[3] or stored_owner
     if owner then
         redis.call('SET', KEYS[2], owner, 'EX', ARGV[2])
         if ARGV[5] ~= '' then
@@ -65,11 +64,12 @@ _WRITE = (
     + _WRITE
     + """
 local function write_both(redeliveries)
-    local final = write()
+    local stored = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
+    local final = write(stored[1], stored[2])
     if final and final ~= ARGV[10] then
         ARGV[14] = ''
     end
-    write_record(final or ARGV[10], redeliveries)
+    write_record(stored[3], final or ARGV[10], redeliveries)
 end
 """
 )
