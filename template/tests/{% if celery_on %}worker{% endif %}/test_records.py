@@ -164,6 +164,27 @@ def test_a_retry_has_the_time_and_the_errors_of_the_attempts(task: Any) -> None:
     assert (record.state, record.next_retry, record.error, len(record.attempts)) == ("STARTED", None, None, 3)
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [({"countdown": 60}, 60), ({"eta": datetime.now(UTC) + timedelta(seconds=600)}, 600), ({}, 180)],
+    ids=["countdown", "eta", "default"],
+)
+def test_a_task_that_retries_itself_has_the_time_of_its_next_attempt(options: dict[str, Any], seconds: int) -> None:
+    def retry(self: Any) -> None:
+        raise self.retry(exc=ValueError("busy"), **options)
+
+    task: Any = celery_app.task(name="test.retrying", bind=True)(retry)
+    try:
+        task_id = task.delay().id
+        _deliver(task, task_id)
+    finally:
+        celery_app.tasks.unregister(task)
+    record = _read(task_id)
+    assert (record.state, record.error, record.attempt) == ("RETRY", {"type": "ValueError", "message": "busy"}, 1)
+    assert record.next_retry is not None
+    assert abs((record.next_retry - datetime.now(UTC)).total_seconds() - seconds) < 30
+
+
 def test_the_newest_attempts_are_kept(task: Any) -> None:
     task_id = task.delay("x").id
     for retries in range(40):
@@ -203,6 +224,14 @@ def test_publishing_again_under_the_same_id_keeps_the_state(task: Any, state: st
     before = _read(task_id)
     task.apply_async(("x",), task_id=task_id, retries=1)
     assert _read(task_id) == before
+
+
+def test_a_late_retry_of_a_task_whose_record_was_dropped_begins_none(task: Any) -> None:
+    task_id = task.delay("x").id
+    _store(task_id, states.FAILURE, ValueError("x"), request=_request(task_id))
+    results_client().delete(records.record_key(task_id))
+    task.apply_async(("x",), task_id=task_id, retries=1)
+    assert history.read(task_id) is None
 
 
 def test_another_task_under_the_id_of_an_expired_result_begins_a_record(task: Any) -> None:
