@@ -76,6 +76,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "use_redis": (True, {"use_celery": False, "profile": "minimal"}),
     "scheduler": ("none", {}),
     "timezone": ("Europe/Berlin", {}),
+    "task_platform": (False, {}),
     "use_flower": (False, {}),
     "use_docker": (False, {}),
     "use_kubernetes": (True, {"use_docker": True}),

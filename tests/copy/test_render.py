@@ -24,6 +24,7 @@ OPTIONS: dict[str, list[Any]] = {
     "use_redis": [True, False],
     "scheduler": ["beat", "redbeat", "none"],
     "timezone": ["UTC", "America/Port-au-Prince"],
+    "task_platform": [True, False],
     "use_flower": [True, False],
     "use_docker": [True, False],
     "use_kubernetes": [True, False],

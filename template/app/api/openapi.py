@@ -68,6 +68,8 @@ def _complete(operation: dict[str, Any]) -> None:
     if "429" in responses:
         responses.setdefault("503", {"description": _UNAVAILABLE})
     for status, response in responses.items():
+        if "application/problem+json" in response.get("content", {}):
+            continue
         if status == "422":
             response["content"] = _json(InvalidRequest)
         elif status >= "400":

@@ -10,7 +10,9 @@ Queue a task and read its state
     memory_limit       refuses to queue while Redis is nearly full
     owners             the owner of a task: the user for whom the API queued it
     job_limit          how many unfinished jobs an owner may have
-    records            a record of each published task, so that an unknown id is not PENDING
+    records            the record of each task: what it is, and what has happened to it
+    record_scripts     the Lua of the records: written with the state, indexed and trimmed in the same call
+    history            records by id, and newest first by state, name, queue and owner
     status             `TaskStatus`, read from the result store
     revocation         cancelled tasks, stored so that restarted workers know them
 

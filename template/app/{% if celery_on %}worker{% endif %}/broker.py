@@ -66,14 +66,29 @@ def results_client() -> Any:
     return backend.client
 
 
-def lua_script(text: str) -> Callable[[Any, Sequence[Any], Sequence[Any]], Any]:
-    """Return a function that runs a script, given a client, its keys and its arguments; Redis gets the text only once."""
-    script: Any = Script(None, text.encode())  # type: ignore[arg-type]
+class LuaScript:
+    """A Lua script; see `lua_script`."""
 
-    def run(client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        return script(keys, args, client)
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._script: Any = Script(None, text.encode())  # type: ignore[arg-type]
 
-    return run
+    def __call__(self, client: Any, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Run the script on a client."""
+        return self._script(keys, args, client)
+
+    def command(self, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the command that runs the script, for a pipeline; Redis may not know the text: see `with_text`."""
+        return "EVALSHA", self._script.sha, len(keys), *keys, *args
+
+    def with_text(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a command of this script that Redis also runs when it does not know the text."""
+        return "EVAL", self.text, *command[2:]
+
+
+def lua_script(text: str) -> LuaScript:
+    """Return a script, whose text Redis gets only once."""
+    return LuaScript(text)
 
 
 class _Kept:

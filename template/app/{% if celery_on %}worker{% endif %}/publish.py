@@ -10,7 +10,7 @@ from celery import current_app
 from celery.canvas import Signature as TaskSignature
 from celery.canvas import _chain, chord, group
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.worker import job_limit, owners, records, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
@@ -237,8 +237,8 @@ async def _publish_many(signatures: list[Any], owner: str | None) -> list[AsyncR
 async def _send_many(to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]) -> None:
     async with within_limit():
         for first in range(0, len(to_record), _RECORDS_AT_ONCE):
-            replies = await execute(Commands(before=to_record[first : first + _RECORDS_AT_ONCE]))
-            _warn_not_recorded(replies, task_ids)
+            part = to_record[first : first + _RECORDS_AT_ONCE]
+            await _check_recorded(part, await execute(Commands(before=part)), task_ids)
         await _send([], to_queue, owner, task_ids)
 
 
@@ -270,14 +270,22 @@ async def _send(to_record: list[Command], messages: list[Command], owner: str | 
     """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
     confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
     replies = await execute(Commands(to_record, messages, confirmations))
-    _raise_first(replies.broker)
-    _warn_not_recorded(replies, task_ids)
+    for error in failures(replies.broker):
+        if isinstance(error, ResponseError):
+            # Redis refused it: it is not queued.
+            await execute(Commands(before=records.forget(task_ids)))
+        raise error
+    await _check_recorded(to_record, replies, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
         _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
 
 
-def _warn_not_recorded(replies: Commands, task_ids: list[str]) -> None:
+async def _check_recorded(commands: list[Command], replies: Commands, task_ids: list[str]) -> None:
+    pairs = zip(commands, replies.before, strict=True)
+    unknown = [records.known_by_text(command) for command, reply in pairs if isinstance(reply, NoScriptError)]
+    if unknown:
+        replies = await execute(Commands(before=unknown))
     error = next(failures(replies.before), None)
     if error is not None:
         records.warn_not_recorded(task_ids, error)

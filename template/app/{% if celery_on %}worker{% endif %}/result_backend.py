@@ -20,9 +20,10 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import owners, redelivery, revocation, start
+from app.worker import owners, records, redelivery, revocation, start
 from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
+from app.worker.record_scripts import RECORD, SUFFIX
 from app.worker.workflow_failures import WorkflowFailures
 
 _RETRY_OUTSIDE_TASK = 2.0
@@ -39,15 +40,14 @@ _logger = structlog.get_logger("app.worker")
 # "status" is the first key that Celery and app/worker/records.py write.
 # Published to nobody in most cases, which costs Redis 0.2 µs: it alone knows whether somebody has subscribed by now.
 _WRITE = """
-local function write()
-    local current = redis.call('GET', KEYS[1])
+local function write(current, stored_owner)
     local state = current and string.match(current, '^{"status": ?"(%u+)"')
     if state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
         return state
     end
     redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
     -- The record of a task that waited for long has expired with its owner, but the message has it.
-    local owner = ARGV[3] ~= '' and ARGV[3] or redis.call('GET', KEYS[2])
+    local owner = ARGV[3] ~= '' and ARGV[3] or stored_owner
     if owner then
         redis.call('SET', KEYS[2], owner, 'EX', ARGV[2])
         if ARGV[5] ~= '' then
@@ -58,22 +58,37 @@ local function write()
     return false
 end
 """
-_STORE = kept_lua_script(f"#!lua\n{_WRITE}return write()\n")
+# The record has the state that the result has, whichever of two processes wrote that.
+_WRITE = (
+    RECORD
+    + _WRITE
+    + """
+local function write_both(redeliveries)
+    local stored = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
+    local final = write(stored[1], stored[2])
+    if final and final ~= ARGV[10] then
+        ARGV[14] = ''
+    end
+    write_record(stored[3], final or ARGV[10], redeliveries)
+end
+"""
+)
+_STORE = kept_lua_script(f"#!lua\n{_WRITE}write_both(0)\n")
 # Also in a full Redis: a message is removed when its task has ended.
-_END = kept_lua_script(f"#!lua flags=allow-oom\n{_WRITE}return write()\n")
+_END = kept_lua_script(f"#!lua flags=allow-oom\n{_WRITE}write_both(0)\n")
 _START_TEXT = (
     "#!lua flags=allow-oom\n"
     + _WRITE
     + """
-if redis.call('EXISTS', KEYS[3]) == 1 then
+if redis.call('EXISTS', KEYS[4]) == 1 then
     return {1, 0}
 end
 local count = 0
-if ARGV[6] == '1' then
-    count = redis.call('INCR', KEYS[4])
-    redis.call('EXPIRE', KEYS[4], ARGV[7])
+if ARGV[16] == '1' then
+    count = redis.call('INCR', KEYS[5])
+    redis.call('EXPIRE', KEYS[5], ARGV[17])
 end
-write()
+write_both(count)
 return {0, count}
 """
 )
@@ -88,7 +103,16 @@ class RetriedWrites:
     _information_refused_at = float("-inf")
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        *,
+        error: BaseException | None = None,
+        next_retry: float = 0,
+        **_: Any,
     ) -> Any:
         backend: Any = self
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
@@ -96,8 +120,13 @@ class RetriedWrites:
         expires = backend.failure_expires if state == states.FAILURE else backend.expires
         ends = state in states.READY_STATES
         key = backend.get_key_for_task(task_id)
-        keys = [key, key + owners.SUFFIX]
+        keys = [key, key + owners.SUFFIX, key + SUFFIX]
+        progress = None if state in states.ALL_STATES else result
         args = [value, expires, owners.owner_of(request) or "", _jobs_prefix(), task_id if ends else ""]
+        # The record has the rest since the task started, and most tasks succeed.
+        is_recorded = state == states.SUCCESS and start.has_started(request)
+        described = None if is_recorded else request
+        args += records.state_arguments(task_id, state, described, error, progress, next_retry)
         if state == states.STARTED and request is not None:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
             is_redelivered = start.is_redelivered(request)
@@ -123,8 +152,10 @@ class RetriedWrites:
         backend: Any = self
         encoded = backend.encode_result(result, state)
 
+        error = result if isinstance(result, BaseException) else None
+
         def write() -> None:
-            backend._store_result(task_id, encoded, state, *args, **kwargs)  # noqa: SLF001
+            backend._store_result(task_id, encoded, state, *args, error=error, **kwargs)  # noqa: SLF001
 
         if state in states.READY_STATES or state == states.RETRY:
             retry_until_stored(write, task_id, state)

@@ -29,16 +29,20 @@ def check(task: Any, task_id: str) -> None:
         app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
     """
     request = task.request
-    # A header of the message may have any name, but not this type.
-    start = request.__dict__.get("start")
-    if isinstance(start, Start):
-        is_revoked, redeliveries = start
+    if has_started(request):
+        is_revoked, redeliveries = request.start
     else:
         is_revoked = not request.is_eager and _is_revoked(request)
         redeliveries = 0 if is_revoked or not is_redelivered(request) else _count(task_id)
     if is_revoked:
         revocation.stop(task)
     redelivery.check_limit(task, redeliveries)
+
+
+def has_started(request: Any) -> bool:
+    """Return whether STARTED was stored for this run, with an answer in `request.start`."""
+    # A header of the message may have any name, but not this type.
+    return request is not None and isinstance(request.__dict__.get("start"), Start)
 
 
 def is_redelivered(request: Any) -> bool:

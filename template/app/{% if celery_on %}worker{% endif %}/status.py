@@ -55,20 +55,21 @@ def _parse(task_id: str, stored: bytes) -> TaskStatus | None:
         if state is None:
             return None
         # The state is readable, the rest is not.
-        error = {"type": "DecodeError", "message": _text(unreadable)}
+        error = {"type": "DecodeError", "message": error_text(unreadable)}
         return TaskStatus(task_id, state[1].decode(), error=error)
 
 
 def _status(task_id: str, meta: dict[str, Any]) -> TaskStatus:
     status, value = str(meta["status"]), meta["result"]
     if status in states.EXCEPTION_STATES:
-        return TaskStatus(task_id, status, error={"type": type(value).__name__, "message": _text(value)})
+        return TaskStatus(task_id, status, error={"type": type(value).__name__, "message": error_text(value)})
     # A task's own state, stored by `update_state`, comes with its progress; STARTED comes with the worker's name.
     is_shown = status == states.SUCCESS or status not in states.ALL_STATES
     return TaskStatus(task_id, status, result=value if is_shown else None)
 
 
-def _text(error: Any) -> str:
+def error_text(error: Any) -> str:
+    """Return the message of an exception, at most 500 characters of it."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - an exception of the application, created again from its arguments alone

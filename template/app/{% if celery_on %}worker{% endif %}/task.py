@@ -3,7 +3,9 @@
 import functools
 import inspect
 import logging
+import time
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Task, current_app, current_task, states
@@ -163,12 +165,21 @@ class AppTask(Task[Any, Any]):
         """
         request = self.request
         if not (request.called_directly or request.is_eager or request.ignore_result):
-            self.backend.store_result(request.id, exc, states.RETRY, request=request)
+            self.backend.store_result(
+                request.id, exc, states.RETRY, request=request, next_retry=self._seconds_until_retry(options)
+            )
         try:
             return super().retry(args, kwargs, exc, *more, **options)
         except Reject as error:
             # Celery's own rejection drops the task.
             raise Reject(error.reason, requeue=True) from error
+
+    def _seconds_until_retry(self, options: dict[str, Any]) -> float:
+        """Return the seconds after which the next attempt may run, given the options of `retry`."""
+        eta, countdown = options.get("eta"), options.get("countdown")
+        if isinstance(eta, datetime):
+            return max(0.0, (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp() - time.time())
+        return float((self.default_retry_delay if countdown is None else countdown) or 0)
 
 
 def _annotated(task: Any, name: str, app: Any) -> Any:

@@ -62,8 +62,8 @@ async def process_data(data: dict[str, Any], response: Response) -> ProcessRespo
         return ProcessResponse(status="processing", task_id=result.id)
     if status.error is not None:
         response.status_code = 500
-        return ProcessResponse(status="failed", task_id=result.id, error=_to_json(status.error))
-    return ProcessResponse(status="completed", task_id=result.id, result=_to_json(status.result))
+        return ProcessResponse(status="failed", task_id=result.id, error=to_json(status.error))
+    return ProcessResponse(status="completed", task_id=result.id, result=to_json(status.result))
 
 
 async def too_many_jobs(_: Request, error: Exception) -> JSONResponse:
@@ -86,18 +86,18 @@ async def invalid_arguments(_: Request, error: Exception) -> JSONResponse:
 def _fields(status: TaskStatus) -> dict[str, Any]:
     return {
         "task_id": status.task_id,
-        "status": _to_json(status.status),
-        "result": _to_json(status.result),
-        "error": _to_json(status.error),
+        "status": to_json(status.status),
+        "result": to_json(status.result),
+        "error": to_json(status.error),
     }
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Return a value that JSON can represent; docs/celery.md lists the conversions."""
     if isinstance(value, dict):
-        return {_to_json(str(key)): _to_json(part) for key, part in value.items()}
+        return {to_json(str(key)): to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json(part) for part in value]
+        return [to_json(part) for part in value]
     if isinstance(value, bytes):
         try:
             return value.decode()

@@ -1,0 +1,1 @@
+"""The task platform: an API over the records of tasks, for their owners and for operators."""

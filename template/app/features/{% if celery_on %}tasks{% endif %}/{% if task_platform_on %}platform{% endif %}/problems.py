@@ -1,0 +1,82 @@
+"""Errors as problem details (RFC 9457): `APIRouter(route_class=ProblemRoute, responses=problem_responses(404))`."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from app.api.errors import AsciiResponse
+from app.worker.broker import QueueUnavailable
+
+MEDIA_TYPE = "application/problem+json"
+
+_DESCRIPTIONS = {
+    401: "The access token is missing or invalid",
+    403: "The client is not allowed to do this",
+    404: "There is no such task, its record has expired, or it belongs to another user",
+    422: "A parameter is invalid; `errors` has each",
+    503: "Redis is unavailable; try again after the seconds in Retry-After",
+}
+
+
+class ProblemResponse(AsciiResponse):
+    """A response with problem details. `type` is about:blank: the status says what the problem is."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+        }
+        super().__init__(content | ({"errors": errors} if errors else {}), status, headers)
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problem details."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the route's handler."""
+        handle = super().get_route_handler()
+
+        async def handle_with_problems(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                # Without the input: it may be a secret.
+                errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+                return ProblemResponse(422, "The request is invalid.", errors)
+            except HTTPException as error:
+                return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
+            except QueueUnavailable as error:
+                return ProblemResponse(503, str(error), headers={"Retry-After": "5"})
+
+        return handle_with_problems
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI documents for these statuses."""
+    return {status: _documented(status) for status in statuses}
+
+
+def _documented(status: int) -> dict[str, Any]:
+    title, text = HTTPStatus(status).phrase, {"type": "string"}
+    properties: dict[str, Any] = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text}
+    if status == 422:
+        location = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}
+        error = {"type": "object", "properties": {"type": text, "loc": location, "msg": text}}
+        properties["errors"] = {"type": "array", "items": error}
+    schema = {"type": "object", "required": ["type", "title", "status", "detail"], "properties": properties}
+    example = {"type": "about:blank", "title": title, "status": status, "detail": f"{_DESCRIPTIONS[status]}."}
+    return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
