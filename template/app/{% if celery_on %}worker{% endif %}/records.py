@@ -35,6 +35,11 @@ def record_pending(task_ids: Iterable[str], owner: str | None = None) -> None:
     _record(set(task_ids), owner)
 
 
+def commands(headers: dict[str, Any]) -> list[Command]:
+    """Return the commands that record a task, given the headers of its message."""
+    return list(_commands(headers["id"], headers.get(HEADER), untracked=bool(headers.get("ignore_result"))))
+
+
 def step_ids(result: Any) -> set[str]:
     """Return the task ids of a workflow, given the result of its last step."""
     found = set()
@@ -48,9 +53,9 @@ def step_ids(result: Any) -> set[str]:
 
 
 def _record_published(headers: dict[str, Any], **_: object) -> None:
-    commands = list(_commands(headers["id"], headers.get(HEADER), untracked=bool(headers.get("ignore_result"))))
-    if not collect_record(commands):
-        _run({headers["id"]}, commands)
+    recording = commands(headers)
+    if not collect_record(recording):
+        _run({headers["id"]}, recording)
 
 
 def _record(task_ids: set[str], owner: str | None) -> None:

@@ -66,15 +66,14 @@ _START = lua_script(
     + _WRITE
     + """
 if redis.call('EXISTS', KEYS[3]) == 1 then
-    return {1, 0}
+    return {1, 0, ''}
 end
 local count = 0
 if ARGV[6] == '1' then
     count = redis.call('INCR', KEYS[4])
     redis.call('EXPIRE', KEYS[4], ARGV[7])
 end
-write()
-return {0, count}
+return {0, count, write() or ''}
 """
 )
 
@@ -99,12 +98,12 @@ class RetriedWrites:
             more_keys = [revocation.key(task_id), redelivery.key(task_id)]
             more = [int(start.is_redelivered(request)), redelivery.COUNTED_FOR]
             try:
-                is_revoked, redeliveries = _START(backend.client, keys + more_keys, args + more)
+                is_revoked, redeliveries, ended = _START(backend.client, keys + more_keys, args + more)
             except NoPermissionError:
                 # A user that is restricted to the keys of results.
                 _STORE(backend.client, keys, args)
             else:
-                request.start = start.Start(bool(is_revoked), redeliveries)
+                request.start = start.Start(bool(is_revoked), redeliveries, ended.decode() == states.SUCCESS)
         else:
             (_END if ends else _STORE)(backend.client, keys, args)
         return result
