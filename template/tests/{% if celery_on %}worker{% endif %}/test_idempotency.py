@@ -85,7 +85,10 @@ async def test_a_key_with_other_arguments_is_refused(broker: Any) -> None:
 
 
 async def test_each_owner_has_keys_of_its_own(broker: Any) -> None:
-    ids = {(await enqueue(process_task.s({}), owner, idempotency_key="1")).id for owner in (None, "user-keys-1", "user-keys-2")}
+    ids = {
+        (await enqueue(process_task.s({}), owner, idempotency_key="1")).id
+        for owner in (None, "user-keys-1", "user-keys-2")
+    }
     assert set(_queued(broker)) == ids
     assert len(ids) == 3
 
