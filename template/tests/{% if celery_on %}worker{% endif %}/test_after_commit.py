@@ -196,7 +196,7 @@ async def test_a_caller_that_gives_up_during_the_commit_loses_no_task(broker: An
 
 
 async def test_redis_that_refuses_after_the_commit_is_logged_and_not_raised(
-    broker: Any, db: AsyncSession, capfd: pytest.CaptureFixture[str]
+    broker: Any, db: AsyncSession, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     queued = await enqueue(process_task.s({}), after_commit=db)
     assert await once(db, "data")
@@ -204,7 +204,7 @@ async def test_redis_that_refuses_after_the_commit_is_logged_and_not_raised(
     await db.commit()
     assert await _rows() == 1
     assert db.is_active
-    out = "".join(capfd.readouterr())
+    out = capfd.readouterr().out + caplog.text
     assert "task_not_queued_after_commit" in out
     assert queued.id in out
 
