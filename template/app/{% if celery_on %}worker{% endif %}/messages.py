@@ -137,7 +137,7 @@ class _CollectingProducer(Producer):
             return
         # The queues of a named exchange are found in Redis. This project's have the default exchange.
         if collected.only_direct and exchange == current_app.conf.event_exchange:
-            # `task_send_sent_event`: nothing is sent now.
+            # Of `task_send_sent_event`. After an error, Celery would keep the event for ever.
             return
         if collected.only_direct:
             raise ValueError(f"the queue has the exchange {exchange!r}; use enqueue for this task.")

@@ -288,5 +288,7 @@ async def test_sent_events_do_not_leave_before_the_commit(
     monkeypatch.setitem(celery_app.conf, "task_send_sent_event", True)
     queued = await enqueue(process_task.s({}), after_commit=db)
     assert broker.keys("*") == []
+    amqp: Any = celery_app.amqp
+    assert not amqp._event_dispatcher._outbound_buffer, "Celery keeps an event that it cannot send"
     await db.commit()
     assert _queued(broker) == [queued.id]
