@@ -11,6 +11,7 @@ from kombu.utils import json
 from redis.exceptions import ResponseError
 
 from app.worker.pipeline import Command
+from app.worker.serializer import InvalidArguments, check_arguments
 
 EXPIRES = 86400
 """Seconds for which an idempotency key is kept."""
@@ -84,7 +85,12 @@ def redis_key(owner: str | None, key: str) -> str:
 
 
 def stored_value(signature: Any, task_id: str) -> str:
-    """Return what is stored under the key of a call."""
+    """Return what is stored under the key of a call.
+
+    Raises:
+        app.worker.serializer.InvalidArguments: a message cannot contain the arguments.
+    """
+    check_arguments(args=signature.args, kwargs=signature.kwargs)
     return f"{_hash([signature.task, signature.args, signature.kwargs])} {task_id}"
 
 
@@ -107,4 +113,9 @@ def queued_id(stored: bytes | str, signature: Any) -> str:
 
 
 def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    try:
+        # As a worker gets it: its keys are text, which can be sorted.
+        received = json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise InvalidArguments(f"not JSON: {error}") from error
+    return hashlib.sha256(json.dumps(received, sort_keys=True).encode()).hexdigest()

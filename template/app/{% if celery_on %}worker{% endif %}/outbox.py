@@ -60,7 +60,11 @@ async def find(task_id: str) -> TaskStatus | None:
         return None
     if row.failed_at is not None:
         return TaskStatus(task_id, "FAILURE", error={"type": "NotPublished", "message": row.error or ""})
-    headers = json.loads(row.message)["headers"]
+    try:
+        headers = _headers(row.message, task_id)
+    except ValueError:
+        # The relay sets it aside.
+        return TaskStatus(task_id, "PENDING")
     return TaskStatus(task_id, UNTRACKED if headers.get("ignore_result") else "PENDING", owner=headers.get(HEADER))
 
 
@@ -97,8 +101,8 @@ async def _relay_batch(rows: Sequence[Any]) -> None:
     for row in rows:
         try:
             before += _commands(row)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            refused[row.id] = f"no message of a task: {error!r}"
+        except ValueError as error:
+            refused[row.id] = str(error)
         else:
             messages[row.id] = Once(row.queue, f"outbox/{row.task_id}/{row.id}", "1", row.message)
     if messages:
@@ -116,12 +120,23 @@ async def _relay_batch(rows: Sequence[Any]) -> None:
 
 def _commands(row: Any) -> list[Command]:
     """Return the commands that record a task, and count it as a job of its owner."""
-    headers = json.loads(row.message)["headers"]
-    if headers["id"] != row.task_id:
-        raise ValueError(f"the task id in the message is {headers['id']!r}")
+    headers = _headers(row.message, row.task_id)
     owner = headers.get(HEADER)
     counted = [job_limit.addition(owner, [row.task_id])] if owner else []
     return [*records.commands(headers), *counted]
+
+
+def _headers(text: str, task_id: str) -> dict[str, Any]:
+    """Return the headers of a message.
+
+    Raises:
+        ValueError: it is not a message of this task.
+    """
+    message = json.loads(text)
+    headers = message.get("headers") if isinstance(message, dict) else None
+    if not isinstance(headers, dict) or headers.get("id") != task_id:
+        raise ValueError(f"the message is not one of task {task_id}")
+    return headers
 
 
 async def _publish(before: list[Command], messages: dict[int, Once]) -> dict[int, str]:

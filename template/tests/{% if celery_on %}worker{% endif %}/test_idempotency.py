@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from celery import group
+from fastapi import FastAPI
 from sqlalchemy import update
 
 from app.core.celery import celery_app
@@ -84,6 +86,18 @@ async def test_a_key_with_other_arguments_is_refused(broker: Any) -> None:
     assert len(_queued(broker)) == 1
 
 
+async def test_a_route_answers_409_for_a_key_with_other_arguments(
+    broker: Any, app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    @app.post("/queue/{number}")
+    async def queue(number: int) -> str:
+        return (await enqueue(process_task.s({"number": number}), idempotency_key="order 17")).id
+
+    answers = [await client.post(f"/queue/{number}") for number in (1, 1, 2)]
+    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert answers[0].json() == answers[1].json()
+
+
 async def test_each_owner_has_keys_of_its_own(broker: Any) -> None:
     ids = {
         (await enqueue(process_task.s({}), owner, idempotency_key="1")).id
@@ -102,8 +116,18 @@ async def test_a_key_of_the_wrong_length_is_refused(broker: Any, key: str) -> No
 async def test_workflows_and_large_arguments_are_refused(broker: Any) -> None:
     with pytest.raises(ValueError, match="single task"):
         await enqueue(group(process_task.s({})), idempotency_key="1")
-    with pytest.raises(InvalidArguments):
-        await enqueue(process_task.s({"a": "x" * 60_000}), idempotency_key="1")
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    for bad in ({"a": "x" * 60_000}, {"a": object()}, {"a": {1, 2}.__iter__()}, {"a": deep}, {"__type__": 1}):
+        with pytest.raises(InvalidArguments):
+            await enqueue(process_task.s(bad), idempotency_key="1")
+        with pytest.raises(InvalidArguments):
+            async with session_scope() as db:
+                await enqueue(process_task.s(bad), after_commit=db, outbox=True, idempotency_key="1")
+    mixed: Any = {1: 1, "a": 2}
+    ids = {(await enqueue(process_task.s(mixed), idempotency_key="1")).id for _ in range(2)}
+    assert _queued(broker) == list(ids)
 
 
 async def test_a_refused_call_does_not_use_the_key_up(broker: Any) -> None:
