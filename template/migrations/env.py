@@ -18,7 +18,7 @@ from app.models import Base, UtcDateTime, load_models
 
 load_models()
 
-TEMPLATE_TABLES = {"account_codes", "account_registrations", "sessions", "users"}
+TEMPLATE_TABLES = {"account_codes", "account_registrations", "once_keys", "outbox_messages", "sessions", "users"}
 """All tables in the revisions of the template, including those of features that this project does not have."""
 
 

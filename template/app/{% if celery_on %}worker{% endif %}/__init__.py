@@ -7,6 +7,10 @@ Queue a task and read its state
     task               `AppTask`, the base class of every task
     serializer         what a message may contain
     messages           collects the message that Celery publishes, so that no thread has to send it
+    after_commit       what a session sends when it is committed, and not when it is rolled back
+    outbox             tasks that are committed with the data, and the relay that publishes them
+    idempotency        a message is published once per key
+    once               an effect and the fact that it happened, in one transaction
     memory_limit       refuses to queue while Redis is nearly full
     owners             the owner of a task: the user for whom the API queued it
     job_limit          how many unfinished jobs an owner may have
@@ -25,7 +29,7 @@ Run a task
     event_loop         one event loop per worker process, for `async def` tasks
     interruption       raises an exception in a coroutine where it waits
     request            `AppRequest`: one delivery of a task, in the worker's main process
-    start              whether a task may run: revocation, redelivery limit and STARTED in one round trip
+    start              whether a task may run: revocation, redelivery limit, success before and STARTED in one round trip
     time_limits        hard and soft time limits that fit together
     result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed

@@ -111,6 +111,11 @@ def confirmation(owner: str, task_ids: list[str]) -> Command:
     return "EVAL", _CONFIRM, 1, jobs_key(owner), COUNTED_FOR, *task_ids
 
 
+def addition(owner: str, task_ids: list[str]) -> Command:
+    """Return the command that counts jobs of which nobody asked whether the limit admits them."""
+    return "EVAL", _CONFIRM.replace("'XX', ", ""), 1, jobs_key(owner), COUNTED_FOR, *task_ids
+
+
 def removal(owner: str, task_ids: list[str]) -> Command:
     """Return the command after which jobs that could not be queued are not counted."""
     return "ZREM", jobs_key(owner), *task_ids

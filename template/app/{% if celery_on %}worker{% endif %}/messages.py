@@ -55,6 +55,24 @@ async def on_loop(apply_async: Callable[..., R], send: Send, *, only_direct: boo
     return await greenlet_spawn(_apply, apply_async, _Collected([], [], send, only_direct), options)
 
 
+async def collect(apply_async: Callable[..., R], **options: Any) -> tuple[R, list[Command], Command]:
+    """Return what `apply_async` returns, with the commands that record the task and queue it. Nothing is sent.
+
+    Raises:
+        ValueError: the message cannot be collected.
+    """
+    records: list[Command] = []
+    messages: list[Command] = []
+
+    async def keep(record: list[Command], message: list[Command]) -> None:
+        records.extend(record)
+        messages.extend(message)
+
+    result = await on_loop(apply_async, keep, only_direct=True, **options)
+    (message,) = messages
+    return result, records, message
+
+
 def collect_record(commands: list[Command]) -> bool:
     """Return whether the record of the task that is being published is sent together with its message."""
     collected = _collected.get()
@@ -118,6 +136,9 @@ class _CollectingProducer(Producer):
             await_(collected.send(collected.record, collected.message))
             return
         # The queues of a named exchange are found in Redis. This project's have the default exchange.
+        if collected.only_direct and exchange == current_app.conf.event_exchange:
+            # Of `task_send_sent_event`. After an error, Celery would keep the event for ever.
+            return
         if collected.only_direct:
             raise ValueError(f"the queue has the exchange {exchange!r}; use enqueue for this task.")
         await_(in_thread(_publish_now, body, exchange=exchange, declare=declare, retry=retry, **options))

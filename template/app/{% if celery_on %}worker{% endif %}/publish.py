@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import structlog
 from celery import current_app
@@ -12,10 +14,10 @@ from celery.canvas import _chain, chord, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from app.worker import job_limit, owners, records, revocation
+from app.worker import idempotency, job_limit, owners, records, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
 from app.worker.memory_limit import QueueFull, check_memory
-from app.worker.messages import on_loop
+from app.worker.messages import collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.serializer import InvalidArguments
 from app.worker.status import TaskStatus, read_status
@@ -32,6 +34,9 @@ __all__ = [
     "status_of",
     "wait_for",
 ]
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 R = TypeVar("R")
 
@@ -52,22 +57,46 @@ _RECORDS_AT_ONCE = 300
 _logger = structlog.get_logger(__name__)
 
 
-async def enqueue(signature: Signature[R], owner: str | None = None) -> AsyncResult[R]:
+async def enqueue(
+    signature: Signature[R],
+    owner: str | None = None,
+    *,
+    after_commit: "AsyncSession | None" = None,
+    outbox: bool = False,
+    idempotency_key: str | None = None,
+) -> AsyncResult[R]:
     """Queue a task, or a chain, group or chord: `await enqueue(send_email_task.s(...).set(queue="high"))`.
+
+    The options are for single tasks; docs/database-and-tasks.md says which one when.
 
     Args:
         signature: what to queue.
         owner: the owner of the job, who may have a limited number of them; a group does not count. In a task, None is the
             owner of that task.
+        after_commit: a database session. The task is queued when its transaction is committed, never if that is rolled back.
+        outbox: store the task in the session's transaction, also while Redis is down; a relay publishes it. It is not refused
+            by the owner's limit.
+        idempotency_key: with the key of an earlier call, return that call's task and queue nothing. Kept for 24 hours for each
+            owner; with a session, committed with it.
 
     Raises:
-        app.worker.serializer.InvalidArguments: a message cannot contain the arguments.
+        ValueError: an option cannot be used with this signature, or without a session.
+        app.worker.idempotency.IdempotencyKeyReused: the key was used for another task or other arguments.
+        app.worker.serializer.InvalidArguments: a message cannot contain the arguments, or they are too large for an option.
         app.worker.job_limit.TooManyJobs: the owner has `CELERY_MAX_JOBS_PER_OWNER` unfinished jobs.
         QueueFull: Redis uses more than `CELERY_PUBLISH_MEMORY_LIMIT` of its memory limit; never raised in a task.
         QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds; the task may still run.
     """
+    if after_commit is not None or outbox or idempotency_key is not None:
+        _check_single(signature)
+        if after_commit is not None:
+            return await _publish_in_session(signature, owner, after_commit, outbox, idempotency_key)
+        if outbox:
+            raise ValueError("outbox needs the session in whose transaction the task is stored: after_commit=session.")
     async with within_limit():
         await check_memory()
+        if idempotency_key is not None and not current_app.conf.task_always_eager:
+            return await _publish_once(signature, owner, idempotency_key)
         if _is_task(signature) and _is_small(signature):
             return await _publish_on_loop(signature, owner)
     return await in_thread(_publish, signature, owner)
@@ -110,7 +139,8 @@ async def status_of(task_id: str) -> TaskStatus | None:
     Raises:
         QueueUnavailable: see `enqueue`.
     """
-    return await in_thread(read_status, task_id)
+    status = await in_thread(read_status, task_id)
+    return status if status is not None else await _find_in_outbox(task_id)
 
 
 async def wait_for(task_id: str, seconds: float) -> TaskStatus | None:
@@ -136,22 +166,39 @@ async def cancel(task_id: str, *, terminate: bool = True) -> TaskStatus | None:
     Raises:
         QueueUnavailable: see `enqueue`. The task may be cancelled nevertheless.
     """
-    return await in_thread(_cancel, task_id, terminate)
+    status = await in_thread(_cancel, task_id, terminate)
+    if status is not None or await _find_in_outbox(task_id) is None:
+        return status
+    # The relay publishes it, and no worker runs it.
+    return await in_thread(_revoke, task_id, terminate)
 
 
 def _is_workflow(signature: Any) -> bool:
     return isinstance(signature, _chain | group | chord)
 
 
-def _is_task(signature: Any) -> bool:
-    """Return whether one message is all that Celery sends for it, and sends itself."""
-    settings = current_app.conf
+def _is_single(signature: Any) -> bool:
+    """Return whether Celery makes one message of it, and sends that itself."""
     return (
         isinstance(signature, TaskSignature)
         and not _is_workflow(signature)
         and not signature.options.keys() & {"connection", "producer", "publisher"}
-        and not (settings.task_always_eager or settings.task_send_sent_event)
     )
+
+
+def _is_task(signature: Any) -> bool:
+    """Return whether one message is all that Celery sends for it, and sends itself."""
+    settings = current_app.conf
+    return _is_single(signature) and not (settings.task_always_eager or settings.task_send_sent_event)
+
+
+def _check_single(signature: Any) -> None:
+    if not _is_single(signature):
+        raise ValueError(
+            "after_commit, outbox and idempotency_key are for a single task; queue one that queues the chain, group or chord."
+        )
+    if not _is_small(signature):
+        raise InvalidArguments("arguments are too large for this option; store them and queue their name.")
 
 
 def _is_small(signature: Any) -> bool:
@@ -189,6 +236,83 @@ async def _publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
         await _forget(owner, task_ids)
         raise
     return result
+
+
+async def _publish_in_session(
+    signature: Any, owner: str | None, session: "AsyncSession", outbox: bool, idempotency_key: str | None
+) -> AsyncResult[Any]:
+    # SQLAlchemy: a worker imports it only for tasks that use a database.
+    from app.worker import outbox as outboxes  # noqa: PLC0415
+    from app.worker.after_commit import hold  # noqa: PLC0415
+    from app.worker.once import claim  # noqa: PLC0415
+
+    task_id = job_limit.new_id(signature)
+    if current_app.conf.task_always_eager:
+        hold(session, functools.partial(in_thread, _publish, signature.clone().set(task_id=task_id), owner))
+        return _result(task_id)
+    if not outbox:
+        # Now, so that an outage is an error with nothing committed.
+        async with within_limit():
+            await check_memory()
+            _raise_first((await execute(Commands(broker=[("PING",)]))).broker)
+    with owners.owned_by(owner):
+        result: AsyncResult[Any]
+        result, record, message = await collect(signature.apply_async, task_id=task_id)
+    if idempotency_key is not None:
+        idempotency.check_key(idempotency_key)
+        value = idempotency.stored_value(signature, task_id)
+        key = idempotency.redis_key(owner, idempotency_key)
+        earlier = await claim(session, key, value, timedelta(seconds=idempotency.EXPIRES))
+        if earlier is not None:
+            return _result(idempotency.queued_id(earlier.value or "", signature))
+    if outbox:
+        await outboxes.add(session, signature.task, task_id, message)
+        hold(session, outboxes.kick)
+    else:
+        async with within_limit():
+            await _admit(owner, [task_id])
+        hold(session, functools.partial(_send_after_commit, record, message, owner, task_id, signature.task))
+    return result
+
+
+async def _publish_once(signature: Any, owner: str | None, idempotency_key: str) -> AsyncResult[Any]:
+    idempotency.check_key(idempotency_key)
+    key = idempotency.redis_key(owner, idempotency_key)
+    earlier = (await execute(Commands(broker=[("GET", key)]))).broker
+    _raise_first(earlier)
+    if earlier[0] is not None:
+        return _result(idempotency.queued_id(earlier[0], signature))
+    task_ids = [job_limit.new_id(signature)]
+    value = idempotency.stored_value(signature, task_ids[0])
+    with owners.owned_by(owner):
+        result: AsyncResult[Any]
+        result, record, (_, queue, message) = await collect(signature.apply_async, task_id=task_ids[0])
+    await _admit(owner, task_ids)
+    try:
+        once = idempotency.Once(queue, key, value, message)
+        replies = (await execute(Commands(broker=[idempotency.publication([once], idempotency.EXPIRES)]))).broker
+        _raise_first(replies)
+        (outcome,) = replies[0]
+        if outcome:
+            # Another call was faster.
+            await _forget(owner, task_ids)
+            return _result(idempotency.queued_id(outcome, signature))
+    except Exception:
+        await _forget(owner, task_ids)
+        raise
+    # Not before: the record of a task that is not queued would be wrong. A worker that is faster has stored a state.
+    await _send(record, [], owner, task_ids)
+    return result
+
+
+def _result(task_id: str) -> AsyncResult[Any]:
+    return cast("AsyncResult[Any]", current_app.AsyncResult(task_id))
+
+
+async def _find_in_outbox(task_id: str) -> TaskStatus | None:
+    from app.worker import outbox  # noqa: PLC0415 - see _publish_in_session
+
+    return await outbox.find(task_id)
 
 
 async def _publish_many(signatures: list[Any], owner: str | None) -> list[AsyncResult[R]]:
@@ -238,7 +362,7 @@ async def _send_many(to_record: list[Command], to_queue: list[Command], owner: s
     async with within_limit():
         for first in range(0, len(to_record), _RECORDS_AT_ONCE):
             part = to_record[first : first + _RECORDS_AT_ONCE]
-            await _check_recorded(part, await execute(Commands(before=part)), task_ids)
+            await records.check(part, (await execute(Commands(before=part))).before, task_ids)
         await _send([], to_queue, owner, task_ids)
 
 
@@ -275,20 +399,21 @@ async def _send(to_record: list[Command], messages: list[Command], owner: str | 
             # Redis refused it: it is not queued.
             await execute(Commands(before=records.forget(task_ids)))
         raise error
-    await _check_recorded(to_record, replies, task_ids)
+    await records.check(to_record, replies.before, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
         _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
 
 
-async def _check_recorded(commands: list[Command], replies: Commands, task_ids: list[str]) -> None:
-    pairs = zip(commands, replies.before, strict=True)
-    unknown = [records.known_by_text(command) for command, reply in pairs if isinstance(reply, NoScriptError)]
-    if unknown:
-        replies = await execute(Commands(before=unknown))
-    error = next(failures(replies.before), None)
-    if error is not None:
-        records.warn_not_recorded(task_ids, error)
+async def _send_after_commit(
+    to_record: list[Command], message: Command, owner: str | None, task_id: str, task: str
+) -> None:
+    try:
+        async with within_limit():
+            await _send(to_record, [message], owner, [task_id])
+    except QueueUnavailable as error:
+        # The data is committed: after an error the caller would do it twice.
+        _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=repr(error.__cause__))
 
 
 def _raise_first(replies: list[Any]) -> None:
@@ -335,5 +460,9 @@ def _cancel(task_id: str, terminate: bool) -> TaskStatus | None:
     status = read_status(task_id)
     if status is None or status.ready:
         return status
+    return _revoke(task_id, terminate)
+
+
+def _revoke(task_id: str, terminate: bool) -> TaskStatus | None:
     revocation.cancel(task_id, terminate=terminate)
     return read_status(task_id)

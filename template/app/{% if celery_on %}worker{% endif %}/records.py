@@ -10,7 +10,7 @@ and one at its end would cost more than running it.
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -23,7 +23,7 @@ from app.core.config.celery import celery_settings
 from app.worker.broker import result_key, results_client
 from app.worker.messages import collect_record
 from app.worker.owners import HEADER, owner_key
-from app.worker.pipeline import Command
+from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.record_scripts import FORGET, PUBLISH, SUFFIX
 from app.worker.status import UNTRACKED, error_text
 
@@ -56,6 +56,24 @@ def record_steps(result: Any, owner: str | None = None) -> None:
 def record_pending(task_ids: Iterable[str], owner: str | None = None) -> None:
     """Store PENDING for tasks that are queued later, under ids that are known now; their records begin then."""
     _record(set(task_ids), owner)
+
+
+def commands(headers: Mapping[str, Any], queue: object) -> list[Command]:
+    """Return the commands that record a task, given the headers of its message and its queue."""
+    untracked = bool(headers.get("ignore_result"))
+    return [_command(headers["id"], headers.get(HEADER), describe(headers, queue), untracked=untracked)]
+
+
+async def check(commands: Sequence[Command], replies: Sequence[Any], task_ids: Iterable[str]) -> None:
+    """Run the commands again whose scripts Redis did not know, and log what it refused."""
+    pairs = zip(commands, replies, strict=True)
+    unknown = [_known_by_text(command) for command, reply in pairs if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = await execute(Commands(before=unknown))
+        replies = [*(reply for reply in replies if not isinstance(reply, NoScriptError)), *again.before]
+    error = next(failures(replies), None)
+    if error is not None:
+        warn_not_recorded(task_ids, error)
 
 
 def step_ids(result: Any) -> set[str]:
@@ -126,16 +144,14 @@ def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
     _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))
 
 
-def known_by_text(command: Command) -> Command:
-    """Return a command of a record that Redis runs also if it does not know the script."""
+def _known_by_text(command: Command) -> Command:
     return PUBLISH.with_text(command)
 
 
 def _record_published(headers: dict[str, Any], routing_key: object, **_: object) -> None:
-    untracked = bool(headers.get("ignore_result"))
-    command = _command(headers["id"], headers.get(HEADER), describe(headers, routing_key), untracked=untracked)
-    if not collect_record([command]):
-        _run({headers["id"]}, [command])
+    recording = commands(headers, routing_key)
+    if not collect_record(recording):
+        _run({headers["id"]}, recording)
 
 
 def _record(task_ids: set[str], owner: str | None) -> None:
@@ -192,7 +208,7 @@ def _run(task_ids: set[str], commands: list[Command]) -> None:
     try:
         replies = _replies(commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            replies = _replies([known_by_text(command) for command in commands])
+            replies = _replies([_known_by_text(command) for command in commands])
     except RedisError as error:
         replies = [error]
     for reply in replies:

@@ -70,6 +70,7 @@ local function write_both(redeliveries)
         ARGV[14] = ''
     end
     write_record(stored[3], final or ARGV[10], redeliveries)
+    return final
 end
 """
 )
@@ -81,15 +82,14 @@ _START_TEXT = (
     + _WRITE
     + """
 if redis.call('EXISTS', KEYS[4]) == 1 then
-    return {1, 0}
+    return {1, 0, ''}
 end
 local count = 0
 if ARGV[16] == '1' then
     count = redis.call('INCR', KEYS[5])
     redis.call('EXPIRE', KEYS[5], ARGV[17])
 end
-write_both(count)
-return {0, count}
+return {0, count, write_both(count) or ''}
 """
 )
 _START = kept_lua_script(_START_TEXT)
@@ -133,12 +133,12 @@ class RetriedWrites:
             more = [int(is_redelivered), redelivery.COUNTED_FOR]
             store_started = _START_REDELIVERED if is_redelivered else _START
             try:
-                is_revoked, redeliveries = store_started(backend.client, keys + more_keys, args + more)
+                is_revoked, redeliveries, ended = store_started(backend.client, keys + more_keys, args + more)
             except NoPermissionError:
                 # A user that is restricted to the keys of results.
                 _STORE(backend.client, keys, args)
             else:
-                request.start = start.Start(bool(is_revoked), redeliveries)
+                request.start = start.Start(bool(is_revoked), redeliveries, ended.decode() == states.SUCCESS)
         else:
             (_END if ends else _STORE)(backend.client, keys, args)
         return result

@@ -6,6 +6,7 @@ A task without a result has no such call: the list of revocations is in memory, 
 from typing import Any, NamedTuple
 
 import structlog
+from celery.exceptions import Ignore
 from redis.exceptions import RedisError
 
 from app.worker import redelivery, revocation
@@ -19,23 +20,30 @@ class Start(NamedTuple):
     is_revoked: bool
     redeliveries: int
     """How often the task was redelivered; 0 if this is not a redelivery."""
+    has_succeeded: bool = False
+    """Whether a task with this id has succeeded: its message was delivered, or published, twice."""
 
 
 def check(task: Any, task_id: str) -> None:
     """Return if the task may run.
 
     Raises:
-        celery.exceptions.Ignore: it was revoked.
+        celery.exceptions.Ignore: it was revoked, or has succeeded.
         app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
     """
     request = task.request
+    has_succeeded = False
     if has_started(request):
-        is_revoked, redeliveries = request.start
+        is_revoked, redeliveries, has_succeeded = request.start
     else:
         is_revoked = not request.is_eager and _is_revoked(request)
         redeliveries = 0 if is_revoked or not is_redelivered(request) else _count(task_id)
     if is_revoked:
         revocation.stop(task)
+    # Not in a chord, which its worker may not have told about the result before it died.
+    if has_succeeded and not request.chord:
+        _logger.info("task_skipped", task=task.name, task_id=task_id, reason="it has succeeded")
+        raise Ignore(f"{task.name}[{task_id}] has succeeded")
     redelivery.check_limit(task, redeliveries)
 
 

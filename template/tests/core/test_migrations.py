@@ -276,7 +276,7 @@ def test_each_branch_has_one_head() -> None:
     scripts = _scripts()
     labels = [label for head in scripts.get_revisions("heads") for label in head.branch_labels]
     assert len(labels) == len(set(labels))
-    assert set(labels) <= {"app", "forge_accounts", "forge_codes"}
+    assert set(labels) <= {"app", "forge_accounts", "forge_codes", "forge_outbox"}
 
 
 def test_revisions_can_be_rendered_as_sql() -> None:

@@ -18,8 +18,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
 from app.core.celery import celery_app, with_db_init
-from app.core.database import get_db
+from app.core.database import get_db, session_scope
 from app.core.redis import cache
+from app.worker.once import once
 from app.worker.publish import enqueue
 from app.worker.transport import Channel
 
@@ -49,6 +50,17 @@ def mark(number: int, seconds: float = 0.01) -> int:
     _work(seconds)
     cache.sync.client.hincrby("probe:marks", str(number), 1)
     return number
+
+
+@celery_app.task(name="probe.mark_once")
+@with_db_init
+async def mark_once(number: int) -> bool:
+    """Queue `mark` for a number through the outbox, and never again for the same number."""
+    async with session_scope() as db:
+        is_first = await once(db, f"mark {number}")
+        if is_first:
+            await enqueue(mark.s(number), after_commit=db, outbox=True)
+    return is_first
 
 
 @celery_app.task(name="probe.interrupted")

@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.worker import redelivery, revocation
-from app.worker.broker import results_client
+from app.worker.broker import result_key, results_client
 from app.worker.status import read_status
 
 
@@ -232,8 +232,17 @@ def test_a_redelivery_is_counted_with_started_and_without(runs: Runs, task: Any)
     task_id = secrets.token_hex(8)
     for _ in range(celery_settings.max_redeliveries + 2):
         runs.deliver(task, task_id, redelivered=True)
+        # As if its worker had died before.
+        results_client().delete(result_key(task_id))
     assert runs.number == celery_settings.max_redeliveries
     assert 0 < results_client().ttl(redelivery.key(task_id)) <= redelivery.COUNTED_FOR
+
+
+def test_a_second_delivery_after_success_runs_only_without_a_result(runs: Runs, task: Any) -> None:
+    task_id = secrets.token_hex(8)
+    for redelivered in (False, False, True):
+        runs.deliver(task, task_id, redelivered=redelivered)
+    assert runs.number == (1 if task is runs.with_result else 3)
 
 
 def test_whoever_has_subscribed_is_sent_every_state(runs: Runs) -> None:

@@ -4,8 +4,9 @@ from app.core.audit import AuditPoint
 from app.core.features import Feature, Routes
 from app.features.tasks import routes
 from app.features.tasks.audit import broker_findings, worker_findings
-from app.worker import liveness
+from app.worker import liveness, outbox
 from app.worker.broker import QueueUnavailable
+from app.worker.idempotency import IdempotencyKeyReused
 from app.worker.job_limit import TooManyJobs
 from app.worker.serializer import InvalidArguments
 
@@ -16,6 +17,8 @@ feature = Feature(
         TooManyJobs: routes.too_many_jobs,
         QueueUnavailable: routes.queue_unavailable,
         InvalidArguments: routes.invalid_arguments,
+        IdempotencyKeyReused: routes.idempotency_key_reused,
     },
+    lifespan=outbox.running,
     audit=[AuditPoint("settings", worker_findings), AuditPoint("services", broker_findings)],
 )

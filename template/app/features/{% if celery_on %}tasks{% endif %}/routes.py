@@ -83,6 +83,11 @@ async def invalid_arguments(_: Request, error: Exception) -> JSONResponse:
     )
 
 
+async def idempotency_key_reused(_: Request, error: Exception) -> JSONResponse:
+    """Return 409 if the idempotency key was used for another task or other arguments."""
+    return JSONResponse({"detail": str(error)}, status_code=409)
+
+
 def _fields(status: TaskStatus) -> dict[str, Any]:
     return {
         "task_id": status.task_id,

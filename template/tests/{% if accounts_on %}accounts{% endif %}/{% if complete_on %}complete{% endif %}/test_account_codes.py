@@ -1,6 +1,7 @@
 """Registration, verification of addresses and password resets."""
 
 import asyncio
+import functools
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from app.features.accounts.complete.models import AccountCode, AccountRegistrati
 from app.features.accounts.models import Session, User
 from app.features.accounts.security import verify_password
 from app.tasks import account_mail_tasks
+from app.worker.after_commit import hold
 from app.worker.publish import QueueUnavailable
 from tests.accounts.complete.people import ADA, OTHER, add_user, bearer, code_for, get_user, log_in, registration_codes
 
@@ -198,8 +200,11 @@ async def test_nothing_is_queued_if_the_commit_fails(
     queued = []
     left = before
 
-    async def note(signature: object) -> None:
-        queued.append(signature)
+    async def note(signature: object, **options: Any) -> None:
+        if session := options.get("after_commit"):
+            hold(session, functools.partial(note, signature))
+        else:
+            queued.append(signature)
 
     async def fail(db: AsyncSession) -> None:
         nonlocal left
@@ -401,7 +406,7 @@ async def test_each_registration_gets_its_own_code(client: httpx.AsyncClient, mo
     mails: list[tuple[str, ...]] = []
     queued: list[Signature[Any]] = []
 
-    async def note(signature: Signature[Any]) -> None:
+    async def note(signature: Signature[Any], **_: object) -> None:
         queued.append(signature)
 
     async def mail(signature: Signature[Any]) -> None:

@@ -24,7 +24,7 @@ from app.tasks.account_mail_tasks import (
     send_password_changed,
 )
 from app.tasks.welcome_email_task import send_welcome_email
-from app.worker.publish import check_queue, enqueue
+from app.worker.publish import enqueue
 
 router = APIRouter(tags=["accounts"])
 router.include_router(logins.router)
@@ -67,11 +67,10 @@ class ResetRequest(RegisterRequest):
 async def register(request: Request, body: RegisterRequest, db: SessionDep) -> Message:
     """Start a registration and mail the code for POST /verify-email."""
     await limit_address(MAIL, request, body.email)
-    # Check first: if Redis is unreachable, return 503 with nothing saved.
-    await check_queue()
     registration_id = await register_user(db, body.email, body.password)
+    # Committed with the registration: neither is there without the other.
+    await enqueue(mail_registration.s(body.email, registration_id), after_commit=db, outbox=True)
     await db.commit()
-    await enqueue(mail_registration.s(body.email, registration_id))
     return Message(message="We sent a mail to this address; follow its instructions.")
 
 

@@ -12,8 +12,8 @@ from app.features.accounts.schemas import LoginRequest, LoginResponse, RegisterR
 from app.features.accounts.service import EmailTaken, authenticate, begin_login, create_user
 from app.features.accounts.sessions import access_token, new_token, open_session
 
-# Redis is needed to queue the mail, a free thread to hash the password.
-_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests, or Redis is unavailable"}}
+# A free thread is needed to hash the password.
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests"}}
 router = APIRouter(tags=["accounts"], responses=_BUSY)
 
 
@@ -28,14 +28,12 @@ class RegisterResponse(BaseModel):
 @router.post("/register", status_code=201, responses={409: {"description": "The address already has an account"}})
 async def register(request: RegisterRequest, db: SessionDep) -> RegisterResponse:
     """Create an account and queue the welcome mail."""
-    # Check first: if Redis is unreachable, return 503 without creating an account that gets no welcome mail.
-    await welcomes[-1].check()
     try:
         user = await create_user(db, request.email, request.password)
     except EmailTaken as error:
         raise HTTPException(409, "This address already has an account.") from error
+    welcomed = await welcomes[-1].welcome(db, user)
     await db.commit()
-    welcomed = await welcomes[-1].welcome(user)
     return RegisterResponse(message=welcomed.message, user_id=user.id, task_id=welcomed.task_id)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.features.accounts.models import User
 
 
@@ -14,13 +16,10 @@ class Welcomed:
 
 
 class Welcome:
-    """The default, which does nothing. Override both methods to send a mail."""
+    """The default, which does nothing. Override the method to send a mail."""
 
-    async def check(self) -> None:
-        """Raise if `welcome` cannot work now."""
-
-    async def welcome(self, user: User) -> Welcomed:
-        """Welcome a user after the account is committed."""
+    async def welcome(self, db: AsyncSession, user: User) -> Welcomed:
+        """Welcome a user whose account is committed when this returns."""
         return Welcomed("Registration successful")
 
 
