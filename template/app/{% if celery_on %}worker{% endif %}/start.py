@@ -3,6 +3,7 @@
 A task without a result has no such call: the list of revocations is in memory, and only a redelivery is counted in Redis.
 """
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import structlog
@@ -11,6 +12,10 @@ from redis.exceptions import RedisError
 from app.worker import redelivery, revocation
 
 _logger = structlog.get_logger("app.worker")
+
+
+class Superseded(Exception):
+    """A task does not run, because another call replaces it: see `app.worker.waiting`."""
 
 
 class Start(NamedTuple):
@@ -25,8 +30,9 @@ def check(task: Any, task_id: str) -> None:
     """Return if the task may run.
 
     Raises:
-        celery.exceptions.Ignore: it was revoked.
+        celery.exceptions.Ignore: it was revoked, has expired, or another call replaces it.
         app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
+        Exception: its message cannot be run by this release (`payload_versions`), or its key cannot be made (`waiting`).
     """
     request = task.request
     # A header of the message may have any name, but not this type.
@@ -39,6 +45,18 @@ def check(task: Any, task_id: str) -> None:
     if is_revoked:
         revocation.stop(task)
     redelivery.check_limit(task, redeliveries)
+    if request.expires and _has_passed(request.expires):
+        # Celery looks when the message arrives, which may be long before the task starts.
+        revocation.stop(task, "expired")
+    refusal = request.__dict__.get("refusal")
+    if isinstance(refusal, Superseded):
+        revocation.stop(task, str(refusal))
+    if isinstance(refusal, Exception):
+        raise refusal
+
+
+def _has_passed(moment: Any) -> bool:
+    return datetime.fromisoformat(moment) < datetime.now(UTC) if isinstance(moment, str) else False
 
 
 def is_redelivered(request: Any) -> bool:

@@ -1,0 +1,43 @@
+"""The limit on the messages that wait in a queue: requests that queue more are refused, so that the queue's delay stays bounded."""
+
+from typing import Any
+
+from app.core.config.celery import celery_settings
+from app.worker import messages
+from app.worker.flow_control import NotQueued
+from app.worker.flow_scripts import PUBLISH
+from app.worker.pipeline import Command
+
+_RETRY_AFTER = 10
+
+
+class QueueTooLong(NotQueued):
+    """`CELERY_MAX_QUEUE_DEPTH` messages already wait in the queue."""
+
+
+def limited(to_queue: list[Command]) -> list[Command]:
+    """Return the commands that queue the same messages, all or none, if there is room for them; see `check_queued`."""
+    keys = messages.keys()
+    lists: list[str] = []
+    texts: list[str] = []
+    for command in to_queue:
+        if command[0] == "LPUSH":
+            _, name, *pushed = command
+            lists += [name] * len(pushed)
+            texts += pushed
+    queues = map(keys.queue, lists)
+    limit, endings = celery_settings.max_queue_depth, " ".join(keys.endings)
+    return [("EVAL", PUBLISH, len(lists), *lists, limit, endings, *queues, *texts)]
+
+
+def check_queued(reply: Any) -> None:
+    """Return if the reply to `limited` is that the messages were queued.
+
+    Raises:
+        QueueTooLong: they were not.
+    """
+    if isinstance(reply, list) and reply:
+        queue, length = reply
+        raise QueueTooLong(
+            f"{length} tasks already wait in the queue {queue.decode()!r}; try again later.", _RETRY_AFTER
+        )
