@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Fleet:
 
     def done(self, *numbers: int) -> bool:
         """Return whether the tasks of these numbers have run."""
-        return all(self.cache.hmget("probe:marks", numbers))
+        return None not in self.cache.hmget("probe:marks", numbers)
 
     def started(self, number: int) -> bool:
         """Return whether the task of that number has started."""
@@ -203,7 +204,7 @@ def test_a_task_logs_the_id_of_the_request_that_queued_it(stack: Stack) -> None:
 
 
 def _is_revoked(task_id: str) -> bool:
-    return _state(task_id) == states.REVOKED
+    return bool(_state(task_id) == states.REVOKED)
 
 
 def _state(task_id: str) -> str | None:
