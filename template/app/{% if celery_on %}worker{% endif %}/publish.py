@@ -78,6 +78,8 @@ async def enqueue(signature: Signature[R], owner: str | None = None) -> AsyncRes
         await check_memory()
         if _is_task(signature) and _is_small(signature):
             return await _publish_on_loop(signature, owner)
+    if _is_depth_limited():
+        await in_thread(queue_depth.check_first, signature)
     return await in_thread(_publish, signature, owner)
 
 
@@ -271,6 +273,10 @@ async def _admit(owner: str | None, task_ids: list[str]) -> None:
         job_limit.check_admitted(replies.before[0])
 
 
+def _is_depth_limited() -> bool:
+    return celery_settings.max_queue_depth > 0 and not is_in_task()
+
+
 async def _forget(owner: str | None, task_ids: list[str]) -> None:
     if owner:
         await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
@@ -279,7 +285,7 @@ async def _forget(owner: str | None, task_ids: list[str]) -> None:
 async def _send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
     """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
     confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
-    is_limited = celery_settings.max_queue_depth and not is_in_task()
+    is_limited = _is_depth_limited()
     replies = await execute(
         Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
     )

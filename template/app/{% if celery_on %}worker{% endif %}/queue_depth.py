@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from celery import current_app
+from celery.canvas import _chain, chord, group
+
 from app.core.config.celery import celery_settings
 from app.worker import messages
-from app.worker.flow_control import NotQueued
+from app.worker.flow_control import NotQueued, client
 from app.worker.flow_scripts import PUBLISH
 from app.worker.pipeline import Command
 
@@ -13,6 +16,29 @@ _RETRY_AFTER = 10
 
 class QueueTooLong(NotQueued):
     """`CELERY_MAX_QUEUE_DEPTH` messages already wait in the queue."""
+
+
+def check_first(signature: Any) -> None:
+    """Return if there is room for the first task of a workflow, which Celery queues message by message.
+
+    Raises:
+        QueueTooLong: there is not.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    while isinstance(signature, _chain | group | chord):
+        parts = signature.tasks.tasks if isinstance(signature.tasks, group) else list(signature.tasks)
+        if not parts:
+            return
+        signature = parts[0]
+    app: Any = current_app
+    queue = app.amqp.router.route(dict(signature.options), signature.task, task_type=signature.type)["queue"].name
+    pipe = client().pipeline(transaction=False)
+    pipe.hget("flow:depths", queue)
+    for ending in ("", *messages.keys().endings):
+        pipe.llen(queue + ending)
+    length = sum(int(number or 0) for number in pipe.execute())
+    if length >= celery_settings.max_queue_depth:
+        raise _too_long(queue, length)
 
 
 def limited(to_queue: list[Command]) -> list[Command]:
@@ -38,6 +64,8 @@ def check_queued(reply: Any) -> None:
     """
     if isinstance(reply, list) and reply:
         queue, length = reply
-        raise QueueTooLong(
-            f"{length} tasks already wait in the queue {queue.decode()!r}; try again later.", _RETRY_AFTER
-        )
+        raise _too_long(queue.decode(), length)
+
+
+def _too_long(queue: str, length: int) -> QueueTooLong:
+    return QueueTooLong(f"{length} tasks already wait in the queue {queue!r}; try again later.", _RETRY_AFTER)

@@ -593,6 +593,23 @@ async def test_of_messages_at_the_same_time_as_many_are_queued_as_have_room(make
     assert _length(broker) == 3
 
 
+@pytest.mark.usefixtures("short_queues")
+async def test_a_workflow_is_refused_when_the_queue_of_its_first_task_is_full(make_task: Any) -> None:
+    task = make_task(queue_name="high")
+    large = task.s("x" * 100_000)
+    workflows = [
+        chain(task.s("a"), task.si("b")),
+        group(task.s("a"), task.s("b")),
+        chord([task.s("a")], task.si("b")),
+        large,
+    ]
+    await enqueue_many([task.s("a")] * 3)
+    for workflow in workflows:
+        with pytest.raises(QueueTooLong, match="3 tasks already wait in the queue 'high'"):
+            await enqueue(workflow)
+    assert await enqueue(group())
+
+
 # --- all ---
 
 
