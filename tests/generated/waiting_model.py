@@ -174,7 +174,6 @@ class Waiting(RuleBasedStateMachine):
     def what_waits_is_looked_at(self) -> None:
         lists = {name.removesuffix(b":waiting") for name in self.redis.keys("flow:*:waiting")} - {b"flow"}
         assert set(self.redis.zrange("flow:waiting", 0, -1)) == lists
-        assert set(self.redis.hkeys("flow:limits")) == lists
         number = sum(self.redis.llen(name + b":waiting") for name in lists)
         assert sum(map(int, self.redis.hvals("flow:depths"))) == number
 
@@ -217,6 +216,8 @@ TestWaiting.settings = settings(
     stateful_step_count=40,
     deadline=None,
     database=None,
-    phases=(Phase.generate, Phase.shrink),
+    # Shrinking would take minutes.
+    phases=(Phase.generate, *((Phase.shrink,) if "FORGE_MODEL_SHRINK" in os.environ else ())),
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

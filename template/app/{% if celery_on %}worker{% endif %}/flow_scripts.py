@@ -8,8 +8,9 @@ A rule's name is `flow:KIND:…`, with the kind c (concurrency), t (throttle), d
     NAME:woken     sorted set of the ids that are back in their queue and have a place reserved, by time
     NAME:slots     c: hash of the ids that run, with their delivery tags
     NAME:starts    t: sorted set of the last starts, by time
-All rules share `flow:waiting`, a sorted set of the names with waiting messages by the time at which to look at them again;
-`flow:limits`, a hash of their limits; and `flow:depths`, a hash of how many messages of each queue wait.
+All rules share `flow:waiting`, a sorted set of the names with waiting messages by the time at which to look at them again, and
+`flow:depths`, a hash of how many messages of each queue wait. A task waits for one rule at a time, and gets its places in all of them
+at once: tasks that each had a place in one and waited for the other would never start.
 """
 
 from app.worker.transport_scripts import _CLOCK
@@ -52,28 +53,48 @@ local function room(name, limit, per)
     return limit - used, time + 1
 end
 
--- Move waiting messages back to the front of their queues, as many as may start now.
+-- Return the first of a task's rules that has no room, and when to look again; `first` is looked at before the others.
+local function full_rule(rules, first)
+    local found, again
+    for i = 1, #rules, 3 do
+        local free, at = room(rules[i], tonumber(rules[i + 1]), tonumber(rules[i + 2]))
+        if free < 1 and (not found or rules[i] == first) then
+            found, again = rules[i], at
+        end
+    end
+    return found, again
+end
+
+-- Move waiting messages back to the front of their queues, as many as have room in all of their rules, and reserve their places.
 local function wake(name)
-    local rule = redis.call('HGET', 'flow:limits', name)
-    if not rule then
-        return
-    end
-    local limit, per = string.match(rule, '^(%S+) (%S+)$')
-    local free, again, woken = 1000, time + 1, {}
-    if kind(name) ~= 'd' then
-        free, again = room(name, tonumber(limit), tonumber(per))
-    end
-    while free > 0 and #woken < 1000 do
-        local entry = redis.call('RPOP', name .. ':waiting')
+    local again, woken = time + 1, {}
+    for number = 1, 1000 do
+        local entry = redis.call('LINDEX', name .. ':waiting', -1)
         if not entry then
             break
         end
         local message = cmsgpack.unpack(entry)
-        woken[#woken + 1] = message
-        -- One that has expired ends when it is delivered, and needs no place.
-        if kind(name) ~= 'd' and (message[5] == '' or tonumber(message[5]) > time) then
-            redis.call('ZADD', name .. ':woken', time, message[1])
-            free = free - 1
+        -- One that has expired ends when it is delivered, and needs no place; one that was debounced looks for its place then.
+        local needs_place = kind(name) ~= 'd' and (message[5] == '' or tonumber(message[5]) > time)
+        local full, at
+        if needs_place then
+            full, at = full_rule(message[6], name)
+        end
+        if full == name then
+            again = at
+            break
+        end
+        redis.call('RPOP', name .. ':waiting')
+        if full then
+            -- It waits for the other rule, or it would keep those behind it waiting.
+            redis.call('LPUSH', full .. ':waiting', entry)
+            redis.call('ZADD', 'flow:waiting', at, full)
+        else
+            for i = 1, needs_place and #message[6] or 0, 3 do
+                redis.call('ZADD', message[6][i] .. ':woken', time, message[1])
+                redis.call('EXPIRE', message[6][i] .. ':woken', DAYS)
+            end
+            woken[#woken + 1] = message
         end
     end
     for i = #woken, 1, -1 do
@@ -82,10 +103,8 @@ local function wake(name)
             redis.call('HDEL', 'flow:depths', woken[i][2])
         end
     end
-    redis.call('EXPIRE', name .. ':woken', DAYS)
     if redis.call('LLEN', name .. ':waiting') == 0 then
         redis.call('ZREM', 'flow:waiting', name)
-        redis.call('HDEL', 'flow:limits', name)
     else
         redis.call('ZADD', 'flow:waiting', again, name)
     end
@@ -116,13 +135,17 @@ if holder and ARGV[8] == 'finished' and holder ~= id and string.sub(holder, 1, 1
     return {'duplicate', holder}
 end
 
-local function wait(name, limit, per, again)
+local rules = {}
+for i = 12, #ARGV do
+    rules[i - 11] = ARGV[i]
+end
+
+local function wait(name, again)
     if not message then
         -- Redis has lost it: only this worker has the task.
         return false
     end
-    redis.call('LPUSH', name .. ':waiting', cmsgpack.pack({id, queue, queue .. ARGV[5], message, ARGV[6]}))
-    redis.call('HSET', 'flow:limits', name, limit .. ' ' .. per)
+    redis.call('LPUSH', name .. ':waiting', cmsgpack.pack({id, queue, queue .. ARGV[5], message, ARGV[6], rules}))
     redis.call('HINCRBY', 'flow:depths', queue, 1)
     redis.call('ZADD', 'flow:waiting', again, name)
     redis.call('HDEL', KEYS[2], tag)
@@ -140,32 +163,32 @@ if ARGV[10] ~= '' then
     end
     redis.call('HSET', ARGV[10], 'newest', ARGV[11], 'id', id)
     redis.call('EXPIRE', ARGV[10], DAYS)
-    if newest[3] and tonumber(newest[3]) > time and wait(ARGV[10], 0, 0, tonumber(newest[3])) then
+    if newest[3] and tonumber(newest[3]) > time and wait(ARGV[10], tonumber(newest[3])) then
         return {'waiting'}
     end
 end
-for i = 12, #ARGV, 3 do
-    local name, limit, per = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-    local free, again = room(name, limit, per)
+for i = 1, #rules, 3 do
+    local name = rules[i]
+    local free, again = room(name, tonumber(rules[i + 1]), tonumber(rules[i + 2]))
     -- Its place is reserved, or it runs again.
     local has_place = redis.call('ZSCORE', name .. ':woken', id) or redis.call('HEXISTS', name .. ':slots', id) == 1
     -- Nobody overtakes those that wait.
     if not has_place and (free < 1 or redis.call('LLEN', name .. ':waiting') > 0) then
-        for j = 12, #ARGV, 3 do
-            redis.call('ZREM', ARGV[j] .. ':woken', id)
+        for j = 1, #rules, 3 do
+            redis.call('ZREM', rules[j] .. ':woken', id)
         end
-        if wait(name, ARGV[i + 1], ARGV[i + 2], free < 1 and again or time) then
+        if wait(name, free < 1 and again or time) then
             return {'waiting'}
         end
         break
     end
 end
-for i = 12, #ARGV, 3 do
-    local name = ARGV[i]
+for i = 1, #rules, 3 do
+    local name = rules[i]
     redis.call('ZREM', name .. ':woken', id)
     if kind(name) == 't' then
         redis.call('ZADD', name .. ':starts', time, tag)
-        redis.call('EXPIRE', name .. ':starts', math.ceil(tonumber(ARGV[i + 2])))
+        redis.call('EXPIRE', name .. ':starts', math.ceil(tonumber(rules[i + 2])))
     else
         redis.call('HSET', name .. ':slots', id, tag)
         redis.call('EXPIRE', name .. ':slots', DAYS)
