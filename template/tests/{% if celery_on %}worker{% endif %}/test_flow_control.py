@@ -356,6 +356,23 @@ def test_those_that_wait_start_in_their_order_and_nobody_overtakes_them(make_tas
     assert worker.ran == ["holder", "0", "1", "2", "late", "late", "late"]
 
 
+def test_a_new_call_does_not_take_the_slot_of_a_dead_holder_from_those_that_wait(
+    make_task: Any, worker: Worker, broker: Any
+) -> None:
+    task = make_task(concurrency=Concurrency(1))
+    name = task.rules.name("c", task.rules.concurrency, ("x",), {})
+    worker.renew("tag")
+    broker.hset(f"{name}:slots", "dead", "tag")
+    task.delay("first")
+    worker.drain()
+    broker.zrem(messages.keys().unacked_index, "tag")
+    task.delay("second")
+    assert worker.drain() == [states.IGNORED]
+    worker.wake()
+    assert worker.drain() == [states.SUCCESS, states.SUCCESS]
+    assert worker.ran == ["first", "second"]
+
+
 def test_a_message_returns_to_the_list_of_its_priority(make_task: Any, worker: Worker, broker: Any) -> None:
     task = make_task(concurrency=Concurrency(1))
     with _holding(make_task, worker, task):
@@ -547,6 +564,16 @@ def test_a_task_that_expires_before_it_starts_does_not_run(make_task: Any, worke
     assert status is not None
     assert (status.status, status.error and status.error["message"]) == ("REVOKED", "expired")
     assert worker.ran == []
+
+
+def test_a_task_that_has_expired_does_not_wait(make_task: Any, worker: Worker) -> None:
+    task = make_task(concurrency=Concurrency(1))
+    with _holding(make_task, worker, task):
+        result = task.apply_async(("late",), expires=0.001)
+        worker.drain()
+        status = read_status(result.id)
+    assert status is not None
+    assert status.status == states.REVOKED
 
 
 # --- queue depth ---
