@@ -16,13 +16,6 @@ class AppRequest(RequeuingRequest):
         hard, soft = request.time_limits
         request.time_limits = enforceable_limits(hard or self.task.time_limit, soft or self.task.soft_time_limit)
 
-    def on_timeout(self, *args: Any, **kwargs: Any) -> None:
-        """Store the timeout, and give back the slots of a process that is killed."""
-        super().on_timeout(*args, **kwargs)
-        is_soft = kwargs.get("soft", args[0] if args else False)
-        if not is_soft:
-            waiting.end(self)
-
     def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
         super()._announce_revoked(*args, **kwargs)
         waiting.end(self)

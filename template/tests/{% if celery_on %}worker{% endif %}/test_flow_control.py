@@ -18,6 +18,7 @@ from app.core.config.celery import celery_settings
 from app.worker import flow_control, flow_scripts, job_limit, messages, waiting
 from app.worker.flow_control import Concurrency, Debounce, Duplicate, NotQueued, Rate, RateLimited, Throttle, Unique
 from app.worker.publish import QueueTooLong, QueueUnavailable, enqueue, enqueue_many
+from app.worker.request import AppRequest
 from app.worker.status import read_status
 
 pytestmark = pytest.mark.anyio
@@ -423,6 +424,22 @@ def test_a_place_that_was_reserved_for_too_long_goes_to_the_next(
     broker.zadd("flow:waiting", {name: 0})
     worker.wake()
     assert worker.drain() == [states.SUCCESS]
+
+
+def test_a_task_that_is_revoked_when_it_arrives_gives_its_place_to_the_next(make_task: Any, worker: Worker) -> None:
+    """A worker's main process ends it, which does not start it."""
+    task = make_task(concurrency=Concurrency(1))
+    with _holding(make_task, worker, task):
+        for number in range(2):
+            task.delay(str(number))
+        worker.drain()
+    message = worker.take()
+    with celery_app.connection_for_write() as connection:
+        received = connection.default_channel.message_to_python(message)
+    request: Any = AppRequest(received, app=celery_app, task=task)
+    request._announce_revoked("revoked", False, None, False)
+    assert worker.drain() == [states.SUCCESS]
+    assert worker.ran == ["holder", "1"]
 
 
 def test_tasks_share_a_limit_by_its_scope(make_task: Any, worker: Worker) -> None:
