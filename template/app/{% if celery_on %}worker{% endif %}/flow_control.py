@@ -240,8 +240,9 @@ def _admit(rules: Rules, names: list[str], task_id: str) -> Any:
         )
         if outcome == "admitted":
             return detail
-        if outcome == "limited":
-            raise RateLimited(f"{rules.task.name} was called {rate and rate.limit} times.", max(0.0, float(detail)))
+        if outcome == "limited" and rate:
+            message = f"{rules.task.name} may be called {rate.limit} times in {rate.per:g} seconds; try again later."
+            raise RateLimited(message, max(0.0, float(detail)))
         if not detail.startswith("?"):
             if not _has_ended(detail):
                 _logger.info("task_not_queued", task=rules.task.name, duplicate_of=detail)

@@ -288,7 +288,7 @@ async def test_calls_over_the_rate_are_refused_with_the_time_to_wait(make_task: 
     for _ in range(2):
         task.delay("a")
     for call in (lambda: task.delay("a"), lambda: asyncio.run(_enqueued(task))):
-        with pytest.raises(RateLimited) as refused:
+        with pytest.raises(RateLimited, match="may be called 2 times in 60 seconds") as refused:
             await asyncio.to_thread(call)
         assert 50 < refused.value.retry_after <= 60
     assert task.delay("b")
