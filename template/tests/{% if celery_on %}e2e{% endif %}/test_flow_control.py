@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from celery import states
 
+from app.core.celery import celery_app
 from app.worker.flow_control import Duplicate
 from app.worker.status import read_status
+from tests.e2e import redis_faults as faults
 from tests.e2e.conftest import FAST, Stack
 from tests.e2e.processes import Running, start_worker, wait_until
 
@@ -182,6 +184,22 @@ def test_a_refusal_of_redis_loses_neither_tasks_nor_the_limit(fleet: Fleet, prob
     wait_until(lambda: fleet.done(*range(TASKS)), 60, "all tasks")
     assert fleet.peak == 2
     wait_until(fleet.has_nothing_left, 20, "nothing to be left")
+
+
+def test_what_waits_outlives_a_restart_of_redis(fleet: Fleet, probe_task: Any) -> None:
+    with faults.running_server(fleet.folder / "redis") as (server, client):
+        fleet.start(CELERY_BROKER_URL=server.url(1))
+        fleet.broker = client
+        with celery_app.connection_for_write(server.url(1)) as connection:
+            for number in range(5):
+                probe_task("single").apply_async((number, 3 if number == 0 else 0), connection=connection)
+        wait_until(lambda: fleet.waiting() == 4, 20, "the others to wait")
+        server.restart(client)
+        assert fleet.waiting() == 4
+        wait_until(lambda: fleet.done(*range(5)), 40, "all tasks")
+        assert fleet.peak == 1
+        wait_until(fleet.has_nothing_left, 20, "nothing to be left")
+        fleet.workers[-1].stop()
 
 
 def test_a_message_of_a_newer_release_waits_for_its_worker(fleet: Fleet, probe_task: Any) -> None:
