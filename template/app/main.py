@@ -12,6 +12,7 @@ from app.api import health
 from app.api.content_too_large import ContentTooLarge, reject_larger_body
 from app.api.errors import invalid_request
 from app.api.openapi import document_error_responses
+from app.api.request_context import RequestContext
 from app.api.security_headers import SecurityHeaders
 from app.core.config import require_safe_settings
 from app.core.config.application import app_settings
@@ -70,6 +71,7 @@ def create_app() -> FastAPI:
             app.add_middleware(middleware)
         health.checks.update(feature.checks)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext)
     # Outermost, so that everything inside sees the client's address instead of the proxy's.
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=app_settings.forwarded_allow_ips)
     document_error_responses(app)

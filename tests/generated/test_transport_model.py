@@ -1,6 +1,6 @@
-"""A generated project's transport, played against a model of the queues on a real Redis or Valkey.
+"""A generated project's transport and its flow control, each played against a model on a real Redis or Valkey.
 
-FORGE_MODEL_EXAMPLES is the number of runs (100, about a minute), TEST_REDIS_URL another server, whose data is deleted.
+FORGE_MODEL_EXAMPLES is the number of runs of each (about a minute without it), TEST_REDIS_URL another server, whose data is deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.generated.life import find_python, install
 
 pytestmark = pytest.mark.matrix
 
-MODEL = Path(__file__).parent / "transport_model.py"
+MODELS = ("transport_model.py", "waiting_model.py")
 
 
 def test_every_message_is_in_one_place_until_it_is_acknowledged(render: Renderer, scratch: Path) -> None:
@@ -25,8 +25,9 @@ def test_every_message_is_in_one_place_until_it_is_acknowledged(render: Renderer
     assert python, "no Python 3.11 on this machine"
     folder = render.anew({"profile": "standard", "database": "sqlite"}, scratch / "project")
     install(folder, python)
-    shutil.copy(MODEL, folder / "tests/worker/test_transport_model.py")
+    for model in MODELS:
+        shutil.copy(Path(__file__).parent / model, folder / f"tests/worker/test_{model}")
     # The project itself does not depend on hypothesis.
     hypothesis = f"hypothesis=={version('hypothesis')}"
     command = ["uv", "run", "--no-sync", "--with", hypothesis, "python", "-m", "pytest", "-q", "--timeout=0"]
-    assert "1 passed" in run([*command, "tests/worker/test_transport_model.py"], folder, timeout=3600)
+    assert "2 passed" in run([*command, *(f"tests/worker/test_{model}" for model in MODELS)], folder, timeout=3600)

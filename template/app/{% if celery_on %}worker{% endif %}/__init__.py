@@ -14,6 +14,9 @@ Queue a task and read its state
     memory_limit       refuses to queue while Redis is nearly full
     owners             the owner of a task: the user for whom the API queued it
     job_limit          how many unfinished jobs an owner may have
+    queue_depth        how many messages may wait in a queue
+    flow_control       the rules that tasks declare, and which calls are queued; `flow_scripts` has their Lua
+    correlation        the id and the trace of a request, in the headers of what it queues
     records            the record of each task: what it is, and what has happened to it
     record_scripts     the Lua of the records: written with the state, indexed and trimmed in the same call
     history            records by id, and newest first by state, name, queue and owner
@@ -31,6 +34,8 @@ Run a task
     request            `AppRequest`: one delivery of a task, in the worker's main process
     start              whether a task may run: revocation, redelivery limit, success before and STARTED in one round trip
     time_limits        hard and soft time limits that fit together
+    waiting            which tasks may start now, and which wait for a rule of `flow_control`
+    payload_versions   upgrades the messages that an older release queued
     result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed
     logs               a log line when a task ends

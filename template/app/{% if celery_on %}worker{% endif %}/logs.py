@@ -11,6 +11,7 @@ from celery import current_app, states
 from celery.signals import before_task_publish, setup_logging
 
 from app.core.logging import configure_logging
+from app.worker import correlation
 
 _logger = structlog.get_logger("app.worker")
 
@@ -49,7 +50,7 @@ def log_end(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
 
     def trace(task_id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
         start, wait = time.perf_counter(), queue_wait(request)
-        tokens = structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+        tokens = structlog.contextvars.bind_contextvars(**correlation.fields(request), task=task.name, task_id=task_id)
         attempt = (request.get("retries") or 0) + 1
         state = None
         try:

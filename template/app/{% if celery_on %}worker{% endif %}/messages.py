@@ -16,7 +16,7 @@ from kombu import Producer
 from kombu.transport import redis, virtual
 
 from app.worker.broker import in_thread
-from app.worker.pipeline import Command
+from app.worker.pipeline import Command, Commands, execute
 
 R = TypeVar("R")
 
@@ -80,6 +80,59 @@ def collect_record(commands: list[Command]) -> bool:
         return False
     collected.record.extend(commands)
     return True
+
+
+def is_on_loop() -> bool:
+    """Return whether the code runs in `on_loop`, and must use `run` and `wait_for` instead of what blocks."""
+    return _collected.get() is not None
+
+
+def run(command: Command) -> Any:
+    """Return the broker's reply to a command, in `on_loop`.
+
+    Raises:
+        redis.exceptions.RedisError: Redis refused, or does not answer.
+    """
+    reply = wait_for(execute(Commands(broker=[command]))).broker[0]
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def wait_for(awaitable: Awaitable[R]) -> R:
+    """Wait without blocking the event loop, in `on_loop`."""
+    from sqlalchemy.util.concurrency import await_  # noqa: PLC0415 - see on_loop
+
+    result: R = await_(awaitable)
+    return result
+
+
+class Keys:
+    """The names of kombu's keys."""
+
+    def __init__(self, channel: Any) -> None:
+        self.unacked: str = channel.unacked_key
+        self.unacked_index: str = channel.unacked_index_key
+        self._channel = channel
+
+    def ending(self, priority: object) -> str:
+        """Return the end of the name of a queue's list, after that of the queue."""
+        return str(self._channel._q_for_pri("", priority if isinstance(priority, int) else 0))  # noqa: SLF001
+
+    @property
+    def endings(self) -> list[str]:
+        """The endings of all priorities but the first, whose list has the queue's name."""
+        return [found for found in map(self.ending, self._channel.priority_steps) if found]
+
+    def queue(self, name: str) -> str:
+        """Return the queue of a list."""
+        return name.partition(self._channel.sep)[0]
+
+
+@functools.cache
+def keys() -> Keys:
+    """Return the names of kombu's keys."""
+    return Keys(_producer(os.getpid()).channel)
 
 
 def _apply(apply_async: Callable[..., R], collected: _Collected, options: dict[str, Any]) -> R:

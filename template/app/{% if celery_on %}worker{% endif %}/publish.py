@@ -14,18 +14,26 @@ from celery.canvas import _chain, chord, group
 from kombu.exceptions import OperationalError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from app.worker import idempotency, job_limit, owners, records, revocation
+from app.core.config.celery import celery_settings
+from app.worker import idempotency, job_limit, owners, queue_depth, records, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
+from app.worker.flow_control import Duplicate, NotQueued, RateLimited, is_judged_when_queued
 from app.worker.memory_limit import QueueFull, check_memory
 from app.worker.messages import collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
+from app.worker.queue_depth import QueueTooLong
 from app.worker.serializer import InvalidArguments
 from app.worker.status import TaskStatus, read_status
+from app.worker.task import is_in_task
 from app.worker.typing import AsyncResult, Signature
 
 __all__ = [
+    "Duplicate",
+    "NotQueued",
     "QueueFull",
+    "QueueTooLong",
     "QueueUnavailable",
+    "RateLimited",
     "cancel",
     "check_queue",
     "enqueue",
@@ -99,15 +107,17 @@ async def enqueue(
             return await _publish_once(signature, owner, idempotency_key)
         if _is_task(signature) and _is_small(signature):
             return await _publish_on_loop(signature, owner)
+    if _is_depth_limited():
+        await in_thread(queue_depth.check_first, signature)
     return await in_thread(_publish, signature, owner)
 
 
 async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = None) -> list[AsyncResult[R]]:
     """Queue up to `MAX_MANY` tasks in one step, and return their results in the same order.
 
-    All of them are queued or none; with Celery's `task_send_sent_event` or options such as `connection`, one after the other.
-    After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be queued again under the same ids.
-    Each task is a job of the owner: the limit admits all or none.
+    All of them are queued or none; with Celery's `task_send_sent_event`, options such as `connection`, or a task with `unique`, `rate`
+    or `debounce`, one after the other. After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be
+    queued again under the same ids. Each task is a job of the owner: the limit admits all or none.
 
     Raises:
         ValueError: there are more than `MAX_MANY` signatures, or one is a chain, group or chord.
@@ -124,7 +134,7 @@ async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = N
         raise InvalidArguments(
             "arguments are too large for enqueue_many; use enqueue, or store them and queue their name."
         )
-    if not all(map(_is_task, given)):
+    if not all(map(_is_task, given)) or any(is_judged_when_queued(one.task) for one in given):
         return [await enqueue(signature, owner) for signature in given]
     if not given:
         return []
@@ -235,6 +245,8 @@ async def _publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
     except Exception:
         await _forget(owner, task_ids)
         raise
+    if isinstance(result, Duplicate):
+        await _forget(owner, task_ids)
     return result
 
 
@@ -385,6 +397,10 @@ async def _admit(owner: str | None, task_ids: list[str]) -> None:
         job_limit.check_admitted(replies.before[0])
 
 
+def _is_depth_limited() -> bool:
+    return celery_settings.max_queue_depth > 0 and not is_in_task()
+
+
 async def _forget(owner: str | None, task_ids: list[str]) -> None:
     if owner:
         await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
@@ -393,12 +409,17 @@ async def _forget(owner: str | None, task_ids: list[str]) -> None:
 async def _send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
     """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
     confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
-    replies = await execute(Commands(to_record, messages, confirmations))
+    is_limited = _is_depth_limited()
+    replies = await execute(
+        Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
+    )
     for error in failures(replies.broker):
         if isinstance(error, ResponseError):
             # Redis refused it: it is not queued.
             await execute(Commands(before=records.forget(task_ids)))
         raise error
+    if is_limited:
+        queue_depth.check_queued(replies.broker[0])
     await records.check(to_record, replies.before, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
@@ -433,7 +454,9 @@ def _publish(signature: Signature[R], owner: str | None) -> AsyncResult[R]:
                 with contextlib.suppress(RedisError):
                     job_limit.remove(owner, task_id)
             raise
-    if task_id:
+    if isinstance(result, Duplicate) and task_id:
+        job_limit.remove(owner, task_id)
+    elif task_id:
         try:
             job_limit.confirm(owner, task_id)
         except RedisError as error:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.worker import waiting
 from app.worker.redelivery import RequeuingRequest
 from app.worker.time_limits import enforceable_limits
 
@@ -14,3 +15,7 @@ class AppRequest(RequeuingRequest):
         request: Any = self
         hard, soft = request.time_limits
         request.time_limits = enforceable_limits(hard or self.task.time_limit, soft or self.task.soft_time_limit)
+
+    def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
+        super()._announce_revoked(*args, **kwargs)
+        waiting.end(self)

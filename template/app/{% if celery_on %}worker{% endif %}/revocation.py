@@ -190,7 +190,7 @@ def is_listed(task_id: str) -> bool:
     return _revoked.contains(task_id)
 
 
-def stop(task: Any) -> NoReturn:
+def stop(task: Any, reason: str = "revoked") -> NoReturn:
     """Update the state and the chord of a revoked task that would run now.
 
     Raises:
@@ -198,9 +198,10 @@ def stop(task: Any) -> NoReturn:
     """
     request = task.request
     is_stored = not request.ignore_result or task.store_errors_even_if_ignored
-    task.backend.mark_as_revoked(request.id, "revoked", request=request, store_result=is_stored)
-    signals.task_revoked.send(sender=task, request=request, terminated=False, signum=None, expired=False)
-    raise Ignore(f"{task.name}[{request.id}] was revoked")
+    task.backend.mark_as_revoked(request.id, reason, request=request, store_result=is_stored)
+    expired = reason == "expired"
+    signals.task_revoked.send(sender=task, request=request, terminated=False, signum=None, expired=expired)
+    raise Ignore(f"{task.name}[{request.id}] was {reason}")
 
 
 def cancel(task_id: str, *, terminate: bool) -> None:

@@ -3,6 +3,7 @@
 A task without a result has no such call: the list of revocations is in memory, and only a redelivery is counted in Redis.
 """
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import structlog
@@ -12,6 +13,10 @@ from redis.exceptions import RedisError
 from app.worker import redelivery, revocation
 
 _logger = structlog.get_logger("app.worker")
+
+
+class Superseded(Exception):
+    """A task does not run, because another call replaces it: see `app.worker.waiting`."""
 
 
 class Start(NamedTuple):
@@ -28,8 +33,9 @@ def check(task: Any, task_id: str) -> None:
     """Return if the task may run.
 
     Raises:
-        celery.exceptions.Ignore: it was revoked, or has succeeded.
+        celery.exceptions.Ignore: it was revoked, has expired or has succeeded, or another call replaces it.
         app.worker.redelivery.RedeliveryLimitExceeded: it was redelivered more than `CELERY_MAX_REDELIVERIES` times.
+        Exception: its message cannot be run by this release (`payload_versions`), or its key cannot be made (`waiting`).
     """
     request = task.request
     has_succeeded = False
@@ -45,6 +51,18 @@ def check(task: Any, task_id: str) -> None:
         _logger.info("task_skipped", task=task.name, task_id=task_id, reason="it has succeeded")
         raise Ignore(f"{task.name}[{task_id}] has succeeded")
     redelivery.check_limit(task, redeliveries)
+    if request.expires and _has_passed(request.expires):
+        # Celery looks when the message arrives, which may be long before the task starts.
+        revocation.stop(task, "expired")
+    refusal = request.__dict__.get("refusal")
+    if isinstance(refusal, Superseded):
+        revocation.stop(task, str(refusal))
+    if isinstance(refusal, Exception):
+        raise refusal
+
+
+def _has_passed(moment: Any) -> bool:
+    return datetime.fromisoformat(moment) < datetime.now(UTC) if isinstance(moment, str) else False
 
 
 def has_started(request: Any) -> bool:

@@ -6,13 +6,15 @@ import logging
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
+from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
-from app.worker import event_loop, logs, owners, start
+from app.worker import correlation, event_loop, flow_control, logs, owners, payload_versions, start, waiting
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.time_limits import complete_limits
@@ -22,6 +24,8 @@ _request: ContextVar[Any] = ContextVar("task_request", default=None)
 _LIMITS = ("time_limit", "soft_time_limit")
 _RENAMED = {"hides_arguments": "redact_arguments", "tells_last_success": "record_last_success"}
 """Options of releases before 0.6.0. Celery ignores unknown ones, and Flower would show the arguments."""
+_POSITIONAL = ("task_id", "producer", "link", "link_error", "shadow")
+"""The parameters of Celery's `apply_async` after `args` and `kwargs`."""
 
 
 def is_in_task() -> bool:
@@ -56,6 +60,21 @@ class AppTask(Task[Any, Any]):
 
     record_last_success = False
     """Whether metrics, if there are any, contain the time of its last success, so that an alert can notice a missing one."""
+
+    unique: flow_control.Unique | None = None
+    concurrency: flow_control.Concurrency | None = None
+    throttle: flow_control.Throttle | None = None
+    rate: flow_control.Rate | None = None
+    debounce: flow_control.Debounce | None = None
+
+    rules: flow_control.Rules | None = None
+    """Its rules of flow control, if it declares one; set by `AppTask`."""
+
+    version: int | None = None
+    """The version of its parameters, for `upgrades`; see `payload_versions`."""
+
+    upgrades: payload_versions.Upgrades = MappingProxyType({})
+    """By version, a function that makes the arguments of messages of that version those of the next."""
 
     peak_memory = 150 * 1024 * 1024
     """The most bytes that its process uses (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
@@ -97,6 +116,8 @@ class AppTask(Task[Any, Any]):
         """
         named = cls.time_limit, cls.soft_time_limit
         bound = super().bind(app)
+        payload_versions.check(cls)
+        cls.rules = flow_control.Rules(cls) if flow_control.has_rules(cls) else None
         # What is not its own is the application's, or that of `task_annotations`.
         hard, soft = (
             own if own is not None else _annotated(cls, name, app) for name, own in zip(_LIMITS, named, strict=True)
@@ -115,7 +136,12 @@ class AppTask(Task[Any, Any]):
 
     @__trace__.setter
     def __trace__(self, tracer: Any) -> None:
-        self.__dict__["tracer"] = logs.log_end(self, return_rejection(tracer))
+        tracer = logs.log_end(self, return_rejection(tracer))
+        if self.rules is not None:
+            tracer = waiting.limit_starts(self, tracer)
+        if self.version is not None:
+            tracer = payload_versions.upgrade(self, tracer)
+        self.__dict__["tracer"] = tracer
 
     @property
     def request(self) -> Any:
@@ -128,6 +154,7 @@ class AppTask(Task[Any, Any]):
         Raises:
             InvalidArguments: a message cannot contain the arguments.
             ValueError: the limits of this call contradict each other.
+            app.worker.flow_control.NotQueued: a rule of the task refuses the call.
         """
         hard, soft = (options.get(name) for name in _LIMITS)
         if hard is not None or soft is not None:
@@ -139,11 +166,25 @@ class AppTask(Task[Any, Any]):
             options["headers"] = {owners.HEADER: owner, **(options.get("headers") or {})}
             if options.get("priority") is None and self.priority is None:
                 options["priority"] = owners.PRIORITY
+        headers = correlation.headers()
+        if self.version is not None:
+            options["headers"] = {**(options.get("headers") or {}), payload_versions.HEADER: self.version}
+        if headers:
+            options["headers"] = {**headers, **(options.get("headers") or {})}
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
+            if self.rules and self.rules.are_judged_when_queued and not self._is_exempt(options):
+                options.update(zip(_POSITIONAL, more, strict=False))
+                options["task_id"] = options.get("task_id") or uuid()
+                send = functools.partial(super().apply_async, args, kwargs)
+                return flow_control.publish(self.rules, send, args, kwargs, options)
             return super().apply_async(args, kwargs, *more, **options)
         except (InvalidArguments, EncodeError) as error:
             raise InvalidArguments(f"{self.name}: {error}") from error
+
+    def _is_exempt(self, options: dict[str, Any]) -> bool:
+        # A retry is the same call.
+        return bool(options.get("retries") or self.app.conf.task_always_eager)
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Stop a task that was revoked, or that was redelivered too often.

@@ -21,6 +21,8 @@ from typing import (
 
 from celery import Celery
 
+from app.worker.flow_control import Concurrency, Debounce, Rate, Throttle, Unique
+
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -54,6 +56,13 @@ class TaskOptions(TypedDict, total=False):
     log_level: int
     peak_memory: int
     trail: bool
+    unique: Unique
+    concurrency: Concurrency
+    throttle: Throttle
+    rate: Rate
+    debounce: Debounce
+    expires: float
+    version: int
 
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
-"""Tasks that this worker does not know but the next may: during a rolling deployment, workers of two releases run.
+"""Tasks, and versions of tasks, that this worker does not know but the next may: in a rolling deployment, workers of two releases run.
 
 Their messages are requeued for `CELERY_UNKNOWN_TASK_WAIT` seconds, then fail.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from celery.exceptions import NotRegistered
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
+from app.worker import payload_versions
 from app.worker.poison_messages import fail
 
 PAUSE = 1.0
@@ -27,6 +29,22 @@ class UnknownTaskHandler(bootsteps.Step):
         super().__init__(consumer, **options)
         self._consumer = consumer
         consumer.on_unknown_task = self._on_unknown_task
+        create_handler = consumer.create_task_handler
+        consumer.create_task_handler = lambda *args, **kwargs: self._handling_versions(create_handler(*args, **kwargs))
+
+    def _handling_versions(self, handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        tasks = self._consumer.app.tasks
+
+        def handle_known(message: Any) -> Any:
+            headers = message.headers if isinstance(message.headers, dict) else {}
+            version = headers.get(payload_versions.HEADER)
+            task = tasks.get(headers.get("task")) if version is not None else None
+            if task is not None and payload_versions.is_newer(task, headers):
+                error = NotRegistered(f"{task.name} of version {version}")
+                return self._on_unknown_task(message.payload, message, error)
+            return handle(message)
+
+        return handle_known
 
     def _on_unknown_task(self, _body: Any, message: Any, error: BaseException) -> None:
         name, task_id = message.headers["task"], message.headers.get("id")
@@ -41,7 +59,7 @@ class UnknownTaskHandler(bootsteps.Step):
             self._consumer.qos.increment_eventually()
             self._consumer.timer.call_after(PAUSE, self._requeue, (message,))
             return
-        fail(message, NotRegistered(name))
+        fail(message, error if type(error) is NotRegistered else NotRegistered(name))
         signals.task_unknown.send(sender=self._consumer, message=message, exc=error, name=name, id=task_id)
 
     def _requeue(self, message: Any) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from app.core.celery import celery_app, with_db_init
 from app.core.database import get_db, session_scope
 from app.core.redis import cache
+from app.worker.flow_control import Concurrency, Debounce, Throttle, Unique
 from app.worker.once import once
 from app.worker.publish import enqueue
 from app.worker.transport import Channel
@@ -292,3 +293,61 @@ async def _request_id_in_a_subtask(task: Any) -> str:
 def own_parent(self: Any) -> str:
     """Return the id of the task that queued it."""
     return str(self.request.parent_id)
+
+
+def _hold(number: int, seconds: float) -> None:
+    """Count the start and how many of these tasks run now, and work for a while the first time only."""
+    client = cache.sync.client
+    client.rpush("probe:flow:starts", f"{time.time()} {number}")
+    running = client.incr("probe:flow:running")
+    client.zadd("probe:peaks", {"flow": running}, gt=True)
+    if client.hincrby("probe:starts", str(number), 1) == 1:
+        _work(seconds)
+    client.decr("probe:flow:running")
+    client.hincrby("probe:marks", str(number), 1)
+
+
+@celery_app.task(name="probe.concurrent", concurrency=Concurrency(2))
+def concurrent(number: int, seconds: float = 0.05) -> None:
+    """Run at most twice at a time."""
+    _hold(number, seconds)
+
+
+@celery_app.task(name="probe.single", concurrency=Concurrency(1, "key"), time_limit=60)
+def single(number: int, seconds: float = 0.05, key: str = "") -> None:
+    """Run once at a time per key."""
+    _hold(number, seconds)
+
+
+@celery_app.task(name="probe.single_async", concurrency=Concurrency(1))
+async def single_async(number: int, seconds: float = 0.05) -> None:
+    """Run once at a time."""
+    client = await cache.connected()
+    running = await client.incr("probe:flow:running")
+    await client.zadd("probe:peaks", {"flow": running}, gt=True)
+    await asyncio.sleep(seconds)
+    await client.decr("probe:flow:running")
+    await client.hincrby("probe:marks", str(number), 1)
+
+
+@celery_app.task(name="probe.throttled", throttle=Throttle(3, per=2))
+def throttled(number: int) -> None:
+    """Start at most three times in two seconds."""
+    _hold(number, 0)
+
+
+@celery_app.task(name="probe.debounced", debounce=Debounce(1))
+def debounced(number: int) -> None:
+    """Run for the last call only."""
+    _hold(number, 0)
+
+
+@celery_app.task(name="probe.unique", unique=Unique("number"), time_limit=2)
+def unique(number: int, seconds: float = 0) -> None:
+    """Be queued or run once per number."""
+    _hold(number, seconds)
+
+
+@celery_app.task(name="probe.versioned", version=2)
+def versioned() -> None:
+    """Have a version."""

@@ -13,10 +13,12 @@ import httpx
 import pytest
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
+from fastapi import FastAPI
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
+from app.worker.publish import RateLimited
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +162,29 @@ async def test_process_returns_the_error_of_a_failed_task(client: httpx.AsyncCli
         "result": None,
         "error": {"type": "ValueError", "message": "broken"},
     }
+
+
+async def test_a_full_queue_returns_429_with_the_time_to_wait(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery_settings, "max_queue_depth", 1)
+    process_task.delay({})
+    try:
+        response = await client.post("/process", json={"a": 1})
+    finally:
+        with celery_app.connection_for_write() as connection:
+            connection.default_channel.queue_purge("high")
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "10")
+    assert "tasks already wait in the queue 'high'" in response.json()["detail"]
+
+
+async def test_a_call_over_its_rate_returns_429_with_the_time_to_wait(app: FastAPI, client: httpx.AsyncClient) -> None:
+    @app.get("/limited")
+    async def limited() -> None:
+        raise RateLimited("it was called too often", 12.3)
+
+    response = await client.get("/limited")
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "13")
 
 
 def test_celerys_timeout_is_not_the_builtin_one() -> None:

@@ -6,6 +6,7 @@ from app.features.tasks import routes
 from app.features.tasks.audit import broker_findings, worker_findings
 from app.worker import liveness, outbox
 from app.worker.broker import QueueUnavailable
+from app.worker.flow_control import NotQueued
 from app.worker.idempotency import IdempotencyKeyReused
 from app.worker.job_limit import TooManyJobs
 from app.worker.serializer import InvalidArguments
@@ -14,6 +15,7 @@ feature = Feature(
     routes=[routes.router, Routes(routes.examples, in_production=False)],
     checks={"worker": liveness.check("worker")},
     exception_handlers={
+        NotQueued: routes.not_queued,
         TooManyJobs: routes.too_many_jobs,
         QueueUnavailable: routes.queue_unavailable,
         InvalidArguments: routes.invalid_arguments,

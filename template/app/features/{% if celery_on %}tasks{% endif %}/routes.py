@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app.api.owner import TaskReaderDep
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker.publish import enqueue, status_of, wait_for
+from app.worker.publish import NotQueued, enqueue, status_of, wait_for
 from app.worker.status import TaskStatus
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {"description": "Redis is unavailable"}}
@@ -69,6 +69,12 @@ async def process_data(data: dict[str, Any], response: Response) -> ProcessRespo
 async def too_many_jobs(_: Request, error: Exception) -> JSONResponse:
     """Return 429 to an owner with too many unfinished jobs."""
     return JSONResponse({"detail": str(error)}, status_code=429, headers={"Retry-After": "30"})
+
+
+async def not_queued(_: Request, error: Exception) -> JSONResponse:
+    """Return 429 for a task that a limit keeps from being queued."""
+    retry_after = math.ceil(error.retry_after) if isinstance(error, NotQueued) else 1
+    return JSONResponse({"detail": str(error)}, status_code=429, headers={"Retry-After": str(max(1, retry_after))})
 
 
 async def queue_unavailable(_: Request, error: Exception) -> JSONResponse:
