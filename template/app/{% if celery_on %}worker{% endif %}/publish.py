@@ -12,7 +12,7 @@ from celery import current_app
 from celery.canvas import Signature as TaskSignature
 from celery.canvas import _chain, chord, group
 from kombu.exceptions import OperationalError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from app.core.config.celery import celery_settings
 from app.worker import idempotency, job_limit, owners, queue_depth, records, revocation
