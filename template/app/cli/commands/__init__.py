@@ -1,0 +1,1 @@
+"""Commands of every project. A feature has its own in a folder of this name."""
