@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
-from app.worker import correlation, event_loop, flow_control, logs, owners, payload_versions, start, waiting
+from app.worker import correlation, eager_mode, event_loop, flow_control, logs, owners, payload_versions, start, waiting
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.time_limits import complete_limits
@@ -154,8 +154,10 @@ class AppTask(Task[Any, Any]):
         Raises:
             InvalidArguments: a message cannot contain the arguments.
             ValueError: the limits of this call contradict each other.
+            app.worker.eager_mode.EagerModeRefused: `task_always_eager` is set.
             app.worker.flow_control.NotQueued: a rule of the task refuses the call.
         """
+        eager_mode.refuse(self.app.conf)
         hard, soft = (options.get(name) for name in _LIMITS)
         if hard is not None or soft is not None:
             default: Any = self
@@ -173,7 +175,8 @@ class AppTask(Task[Any, Any]):
             options["headers"] = {**headers, **(options.get("headers") or {})}
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
-            if self.rules and self.rules.are_judged_when_queued and not self._is_exempt(options):
+            # A retry is the same call.
+            if self.rules and self.rules.are_judged_when_queued and not options.get("retries"):
                 options.update(zip(_POSITIONAL, more, strict=False))
                 options["task_id"] = options.get("task_id") or uuid()
                 send = functools.partial(super().apply_async, args, kwargs)
@@ -182,9 +185,14 @@ class AppTask(Task[Any, Any]):
         except (InvalidArguments, EncodeError) as error:
             raise InvalidArguments(f"{self.name}: {error}") from error
 
-    def _is_exempt(self, options: dict[str, Any]) -> bool:
-        # A retry is the same call.
-        return bool(options.get("retries") or self.app.conf.task_always_eager)
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task here, without a message, as Celery does.
+
+        Raises:
+            app.worker.eager_mode.EagerModeRefused: `task_always_eager` is set, with which Celery calls this for a workflow.
+        """
+        eager_mode.refuse(self.app.conf)
+        return super().apply(*args, **kwargs)
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Stop a task that was revoked, or that was redelivered too often.
