@@ -1,0 +1,195 @@
+"""The commands of tasks and workers: what the API shows an operator, and the exit codes."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import states
+from celery.app.task import Context
+
+from app.core.celery import celery_app
+from app.tasks.process_task import process_task
+from app.worker import history, liveness
+from app.worker.broker import QueueUnavailable, broker_client
+from app.worker.status import read_status
+from tests.cli.fixtures import Outcome, RunCli
+
+pytestmark = pytest.mark.usefixtures("queued")
+
+
+def _queue(owner: str | None = None, **options: Any) -> str:
+    headers = {"headers": {"owner": owner}} if owner else {}
+    return str(process_task.apply_async(({"a": 1},), **headers, **options).id)
+
+
+def _end(task_id: str, state: str = states.SUCCESS, result: Any = None) -> None:
+    request = Context({"id": task_id, "task": process_task.name, "hostname": "celery@here", "retries": 0})
+    celery_app.backend.store_result(task_id, result, state, request=request)
+
+
+def _json(outcome: Outcome) -> Any:
+    assert outcome.err == ""
+    return json.loads(outcome.out)
+
+
+def test_the_list_is_that_of_the_api_with_its_filters(run_cli: RunCli) -> None:
+    first, second = _queue("user-1"), _queue(queue="long")
+    tasks = _json(run_cli("tasks", "list", "--json"))["tasks"]
+    assert [task["task_id"] for task in tasks] == [second, first]
+    assert tasks[1]["owner"] == "user-1"
+    assert datetime.now(UTC) - datetime.fromisoformat(tasks[0]["queued_at"]) < timedelta(minutes=1)
+    for arguments, found in (
+        (["--queue", "long"], [second]),
+        (["--owner", "user-1", "--state", "pending"], [first]),
+        (["--name", process_task.name, "--since", "1h"], [second, first]),
+        (["--until", "1h"], []),
+    ):
+        shown = _json(run_cli("tasks", "list", "--json", *arguments))["tasks"]
+        assert [task["task_id"] for task in shown] == found
+    _end(first, states.FAILURE, ValueError("x"))
+    outcome = run_cli("tasks", "list", "--state", "FAILURE")
+    assert outcome.out.splitlines()[0].split() == ["queued", "state", "task", "queue", "owner", "id"]
+    assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == [first]
+
+
+def test_the_cursor_continues_a_list(run_cli: RunCli) -> None:
+    first, second = _queue(), _queue()
+    page = _json(run_cli("tasks", "list", "--limit", "1", "--json"))
+    assert [task["task_id"] for task in page["tasks"]] == [second]
+    assert f"More: --cursor {page['next_cursor']}" in run_cli("tasks", "list", "--limit", "1").out
+    rest = _json(run_cli("tasks", "list", "--json", "--cursor", page["next_cursor"]))
+    assert [task["task_id"] for task in rest["tasks"]] == [first]
+    assert rest["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--state", "DONE"], ["--cursor", "x"], ["--since", "soon"], ["--limit", "0"], ["--limit", "101"], ["more"]],
+)
+def test_an_invalid_filter_exits_with_2(run_cli: RunCli, arguments: list[str]) -> None:
+    assert run_cli("tasks", "list", *arguments).code == 2
+
+
+def test_show_has_what_the_api_shows(run_cli: RunCli) -> None:
+    task_id = _queue("user-1")
+    child = process_task.apply_async(({},), parent_id=task_id, root_id=task_id).id
+    _end(task_id, states.FAILURE, LookupError("no such order"))
+    shown = _json(run_cli("tasks", "show", task_id, "--json"))
+    assert (shown["state"], shown["owner"], shown["error"]["message"]) == ("FAILURE", "user-1", "no such order")
+    assert [one["task_id"] for one in shown["children"]] == [child]
+    assert [one["attempt"] for one in shown["attempts"]] == [1]
+    text = run_cli("tasks", "show", task_id).out
+    for part in ("FAILURE", "user-1", "LookupError: no such order", "celery@here", child):
+        assert part in text
+
+
+@pytest.mark.parametrize("command", [["show"], ["cancel"], ["watch"]])
+def test_an_unknown_task_exits_with_3(run_cli: RunCli, command: list[str]) -> None:
+    assert run_cli("tasks", *command, "none").code == 3
+
+
+def test_cancel_revokes_what_waits(run_cli: RunCli) -> None:
+    first, second = _queue(), _queue(countdown=600)
+    outcome = run_cli("tasks", "cancel", first, second, "--json")
+    assert outcome.code == 0
+    assert [(one["task_id"], one["state"], one["outcome"]) for one in _json(outcome)] == [
+        (first, "REVOKED", "cancelled"),
+        (second, "REVOKED", "cancelled"),
+    ]
+    for task_id in (first, second):
+        status = read_status(task_id)
+        assert status is not None
+        assert status.status == "REVOKED"
+
+
+def test_cancel_exits_with_5_if_a_task_has_ended(run_cli: RunCli) -> None:
+    ended, waiting = _queue(), _queue()
+    _end(ended)
+    outcome = run_cli("tasks", "cancel", ended, waiting)
+    assert outcome.code == 5
+    assert [line.split() for line in outcome.out.splitlines()[1:]] == [
+        [ended, "SUCCESS", "has", "ended"],
+        [waiting, "REVOKED", "cancelled"],
+    ]
+
+
+def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = _queue()
+    steps = iter(
+        [
+            lambda: _end(task_id, "PROGRESS", {"done": 1, "total": 2}),
+            lambda: None,
+            lambda: _end(task_id),
+        ]
+    )
+    read = history.read
+
+    def step(one: str) -> Any:
+        record = read(one)
+        next(steps, lambda: None)()
+        return record
+
+    monkeypatch.setattr("app.features.tasks.platform.commands.tasks._POLL_INTERVAL", 0)
+    monkeypatch.setattr(history, "read", step)
+    outcome = run_cli("tasks", "watch", task_id)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        f"PENDING {process_task.name}",
+        f'STARTED {process_task.name} {{"done": 1, "total": 2}}',
+        f"SUCCESS {process_task.name}",
+    ]
+
+
+def test_watch_exits_with_1_if_the_task_fails(run_cli: RunCli) -> None:
+    task_id = _queue()
+    _end(task_id, states.FAILURE, LookupError("no such order"))
+    outcome = run_cli("tasks", "watch", task_id, "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.out)["state"] == "FAILURE"
+    assert outcome.err == f"Error: task {task_id} ended with FAILURE: LookupError: no such order\n"
+
+
+@pytest.mark.parametrize(
+    ("progress", "amount"),
+    [
+        ({"value": {"done": 1, "total": 4}}, (1, 4)),
+        ({"value": {"current": 9, "total": 4}}, (4, 4)),
+        ({"value": {"done": 1, "total": 0}}, (0, None)),
+        ({"value": {"done": "1", "total": "4"}}, (0, None)),
+        ({"value": [1, 4]}, (0, None)),
+        ("text", (0, None)),
+        (None, (0, None)),
+    ],
+)
+def test_the_bar_shows_only_amounts(progress: Any, amount: tuple[float, float | None]) -> None:
+    from app.features.tasks.platform.commands.tasks import _amount
+
+    class Record:
+        def __init__(self) -> None:
+            self.progress = progress
+
+    assert _amount(Record()) == amount  # type: ignore[arg-type]
+
+
+def test_workers_are_those_with_a_heartbeat(run_cli: RunCli) -> None:
+    assert _json(run_cli("workers", "--json")) == []
+    with broker_client() as client:
+        liveness._register_worker(client, "celery@one")
+        client.zadd("workers", {"celery@dead": client.time()[0] - liveness.EXPIRES - 1})
+    (worker,) = _json(run_cli("workers", "--json"))
+    assert worker["worker"] == "celery@one"
+    assert 0 <= worker["heartbeat_age"] < 10
+    assert run_cli("workers").out.splitlines()[1].startswith("celery@one")
+
+
+@pytest.mark.parametrize("command", [["tasks", "list"], ["tasks", "show", "x"], ["tasks", "cancel", "x"], ["workers"]])
+def test_an_outage_of_redis_exits_with_4(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    async def refuse(*_: object, **__: object) -> Any:
+        raise QueueUnavailable("The task queue does not answer; try again later.")
+
+    monkeypatch.setattr("app.worker.broker.in_thread", refuse)
+    monkeypatch.setattr("app.worker.publish.in_thread", refuse)
+    outcome = run_cli(*command)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert outcome.err == "Error: The task queue does not answer; try again later.\n"
