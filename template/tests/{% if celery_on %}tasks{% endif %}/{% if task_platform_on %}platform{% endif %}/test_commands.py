@@ -118,7 +118,7 @@ def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: py
     task_id = _queue()
     steps = iter(
         [
-            lambda: _end(task_id, "PROGRESS", {"done": 1, "total": 2}),
+            lambda: _end(task_id, "PROGRESS", {"done": 1, "total": 2, "message": "resizing"}),
             lambda: None,
             lambda: _end(task_id),
         ]
@@ -136,7 +136,7 @@ def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: py
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines() == [
         f"PENDING {process_task.name}",
-        f'STARTED {process_task.name} {{"done": 1, "total": 2}}',
+        f"STARTED {process_task.name} 1 of 2 resizing",
         f"SUCCESS {process_task.name}",
     ]
 
@@ -154,7 +154,7 @@ def test_watch_exits_with_1_if_the_task_fails(run_cli: RunCli) -> None:
     ("progress", "amount"),
     [
         ({"value": {"done": 1, "total": 4}}, (1, 4)),
-        ({"value": {"current": 9, "total": 4}}, (4, 4)),
+        ({"value": {"done": 9, "total": 4}}, (4, 4)),
         ({"value": {"done": 1, "total": 0}}, (0, None)),
         ({"value": {"done": "1", "total": "4"}}, (0, None)),
         ({"value": [1, 4]}, (0, None)),

@@ -197,9 +197,20 @@ def _progress_bar() -> "Iterator[Callable[[TaskRecord], None]]":
 
 
 def _progress_line(record: "TaskRecord") -> str:
-    value = record.progress["value"] if record.state == "STARTED" and isinstance(record.progress, dict) else None
-    parts = (record.state, printable(record.name or ""), None if value is None else shown(value))
-    return " ".join(part for part in parts if part)
+    progress = _progress(record) if record.state == "STARTED" else None
+    return " ".join(part for part in (record.state, printable(record.name or ""), progress) if part)
+
+
+def _progress(record: "TaskRecord") -> str | None:
+    """Return what a task has reported: an amount with a message, or any other value as JSON."""
+    value = record.progress.get("value") if isinstance(record.progress, dict) else None
+    if value is None:
+        return None
+    done, total = _amount(record)
+    if total is None:
+        return shown(value)
+    message = value.get("message")
+    return f"{done:g} of {total:g}" + (f" {shown(message)}" if message else "")
 
 
 def _amount(record: "TaskRecord") -> tuple[float, float | None]:
@@ -207,7 +218,7 @@ def _amount(record: "TaskRecord") -> tuple[float, float | None]:
     value = record.progress.get("value") if isinstance(record.progress, dict) else None
     if not isinstance(value, dict):
         return 0, None
-    done, total = value.get("done", value.get("current")), value.get("total")
+    done, total = value.get("done"), value.get("total")
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
         return 0, None
     return min(done, total), total
@@ -267,7 +278,7 @@ def _fields(record: "TaskRecord") -> Iterable[tuple[str, object]]:
     yield "next retry", record.next_retry
     yield "redeliveries", record.redeliveries or None
     yield "worker", record.worker
-    yield "progress", record.progress
+    yield "progress", _progress(record)
     yield "error", _error(record.error)
     yield "parent", record.parent
     yield "root", record.root
