@@ -1,7 +1,8 @@
 """The command line of the project, which `[project.scripts]` in pyproject.toml installs under the project's name.
 
-A module in a folder `commands`, here or in a feature, is a command of the module's name. It has `command`, which is a function or,
-for a group, a `typer.Typer`. It imports the application inside its functions: every call of the command line imports every module.
+A module in `app/cli/commands/` is a command of the module's name. It has `command`, which is a function or, for a group, a
+`typer.Typer`. It imports the application inside its functions, as every call of the command line imports every module: one call
+must not wait for what another needs, and `audit` must run with invalid settings.
 """
 
 import typer
@@ -10,7 +11,7 @@ from app.core.discovery import load_commands
 
 
 def create_cli() -> typer.Typer:
-    """Return the command line, with the commands of the core and of every feature."""
+    """Return the command line with all commands."""
     cli = typer.Typer(
         help="Operate the application. Exit codes and examples: docs/command-line.md.",
         no_args_is_help=True,

@@ -28,15 +28,15 @@ def load_feature_modules(name: str) -> list[ModuleType]:
     return [importlib.import_module(module) for module in feature_modules(name)]
 
 
-def command_modules(app: Path = _APP, package: str = "app") -> dict[str, str]:
-    """Return the dotted names of the modules in folders called `commands`, sorted by the name of their command.
+def command_modules(folder: Path = _APP / "cli" / "commands", package: str = "app.cli.commands") -> dict[str, str]:
+    """Return the dotted names of all modules below `folder`, including nested ones, by the names of their commands, sorted.
 
     Raises:
         ValueError: two modules have the same name.
     """
     found: dict[str, str] = {}
-    for path in sorted(path for part in ("cli", "features") for path in (app / part).rglob("commands/*.py")):
-        module, name = _module_name(path, app, package), path.stem.replace("_", "-")
+    for path in sorted(folder.rglob("*.py")):
+        module, name = _module_name(path, folder, package), path.stem.replace("_", "-")
         if module is None:
             continue
         if name in found:

@@ -21,17 +21,13 @@ from tests.cli.fixtures import RunCli
 SCRIPT = Path(sys.executable).with_name(defaults.SLUG)
 
 
-def test_a_module_in_a_folder_of_commands_is_a_command(tmp_path: Path) -> None:
-    for path in ("cli/commands/audit.py", "features/a/b/commands/dead_letters.py", "features/a/commands/__init__.py"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+def test_a_module_in_the_folder_is_a_command(tmp_path: Path) -> None:
+    (tmp_path / "queue").mkdir()
+    for path in ("audit.py", "queue/dead_letters.py", "queue/__init__.py", "notes.txt"):
         (tmp_path / path).touch()
-    (tmp_path / "features/a/routes.py").touch()
-    assert command_modules(tmp_path, "x") == {
-        "audit": "x.cli.commands.audit",
-        "dead-letters": "x.features.a.b.commands.dead_letters",
-    }
-    (tmp_path / "features/a/commands/audit.py").touch()
-    with pytest.raises(ValueError, match=r"x.cli.commands.audit and x.features.a.commands.audit are the same command"):
+    assert command_modules(tmp_path, "x") == {"audit": "x.audit", "dead-letters": "x.queue.dead_letters"}
+    (tmp_path / "queue" / "audit.py").touch()
+    with pytest.raises(ValueError, match=r"x\.audit and x\.queue\.audit are the same command"):
         command_modules(tmp_path, "x")
 
 

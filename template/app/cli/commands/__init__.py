@@ -1,1 +1,1 @@
-"""Commands of every project. A feature has its own in a folder of this name."""
+"""The commands, one module each; `app.cli.main` finds them by their file names."""

@@ -10,7 +10,7 @@ from app.cli.console import ExitCode, Json, print_json
 
 def command(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help="settings, files or services; default: all")
+        list[str] | None, typer.Argument(metavar="PART", help="settings, files or services; default: all")
     ] = None,
     *,
     as_json: Json = False,

@@ -130,7 +130,7 @@ def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: py
         next(steps, lambda: None)()
         return record
 
-    monkeypatch.setattr("app.features.tasks.platform.commands.tasks._POLL_INTERVAL", 0)
+    monkeypatch.setattr("app.cli.commands.platform.tasks._POLL_INTERVAL", 0)
     monkeypatch.setattr(history, "read", step)
     outcome = run_cli("tasks", "watch", task_id)
     assert (outcome.code, outcome.err) == (0, "")
@@ -163,7 +163,7 @@ def test_watch_exits_with_1_if_the_task_fails(run_cli: RunCli) -> None:
     ],
 )
 def test_the_bar_shows_only_amounts(progress: Any, amount: tuple[float, float | None]) -> None:
-    from app.features.tasks.platform.commands.tasks import _amount
+    from app.cli.commands.platform.tasks import _amount
 
     class Record:
         def __init__(self) -> None:

@@ -115,7 +115,7 @@ def watch(task_id: TaskId, *, as_json: Json = False) -> None:
 
 @command.command()
 def cancel(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of tasks.")],
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")],
     *,
     terminate: Annotated[
         bool, typer.Option("--terminate/--no-terminate", help="Stop a task that a prefork worker runs.")
