@@ -65,7 +65,11 @@ def test_nothing_is_queued_at_first(queued: Queued, assert_queued: AssertQueued)
 
 def test_tasks_run_in_the_order_of_the_queues_and_of_their_calls(drain: Drain, make_task: MakeTask) -> None:
     ran: list[str] = []
-    task = make_task(ran.append)
+
+    def note(value: str) -> None:
+        ran.append(value)
+
+    task = make_task(note)
     for queue in ("long", "default", "high"):
         for number in "12":
             task.apply_async((queue + number,), queue=queue)
@@ -136,7 +140,7 @@ def test_a_cancelled_task_does_not_run(drain: Drain, make_task: MakeTask) -> Non
 
 
 def test_the_body_of_a_chord_runs_after_its_header(drain: Drain, make_task: MakeTask) -> None:
-    add, total = make_task(lambda a, b: a + b), make_task(sum)
+    add, total = make_task(lambda a, b: a + b), make_task(lambda numbers: numbers[0] + numbers[1])
     result = chord([add.s(1, 2), add.s(3, 4)], total.s()).apply_async()
     assert drain() == [add.name, add.name, total.name]
     status = read_status(result.id)
