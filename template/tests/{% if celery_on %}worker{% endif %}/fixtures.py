@@ -204,7 +204,7 @@ def _run(message: Any) -> BaseException | None:
     )
     pool = _Pool()
     try:
-        request.execute_using_pool(pool)  # type: ignore[arg-type]
+        request.execute_using_pool(pool)
     except TaskRevokedError:
         return None
     return None if isinstance(pool.error, Ignore | Reject | Retry) else pool.error

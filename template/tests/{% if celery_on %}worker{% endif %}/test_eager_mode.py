@@ -51,9 +51,14 @@ async def test_every_call_is_refused(signature: Any) -> None:
 
 async def test_every_option_of_enqueue_is_refused() -> None:
     async with session_scope() as db:
-        for options in ({"after_commit": db}, {"after_commit": db, "outbox": True}, {"idempotency_key": "k"}):
+        every: list[dict[str, Any]] = [
+            {"after_commit": db},
+            {"after_commit": db, "outbox": True},
+            {"idempotency_key": "k"},
+        ]
+        for options in every:
             with pytest.raises(EagerModeRefused):
-                await enqueue(process_task.s({}), **options)  # type: ignore[arg-type]
+                await enqueue(process_task.s({}), **options)
     with pytest.raises(EagerModeRefused):
         await enqueue_many([process_task.s({})])
 

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.usefixtures("queued")
 
 
 def _queue(owner: str | None = None, **options: Any) -> str:
-    headers = {"headers": {"owner": owner}} if owner else {}
-    return str(process_task.apply_async(({"a": 1},), **headers, **options).id)
+    if owner:
+        options["headers"] = {"owner": owner}
+    return str(process_task.apply_async(({"a": 1},), **options).id)
 
 
 def _end(task_id: str, state: str = states.SUCCESS, result: Any = None) -> None:
