@@ -14,6 +14,7 @@ from app.worker import history, liveness
 from app.worker.broker import QueueUnavailable, broker_client
 from app.worker.status import read_status
 from tests.cli.fixtures import Outcome, RunCli
+from tests.worker.fixtures import Queued
 
 pytestmark = pytest.mark.usefixtures("queued")
 
@@ -113,6 +114,49 @@ def test_cancel_exits_with_5_if_a_task_has_ended(run_cli: RunCli) -> None:
         [ended, "SUCCESS", "has", "ended"],
         [waiting, "REVOKED", "cancelled"],
     ]
+
+
+def test_send_queues_a_task_for_its_owner(run_cli: RunCli, queued: Queued) -> None:
+    outcome = run_cli("tasks", "send", process_task.name, "--args", '[{"a": 1}]', "--owner", "user-1")
+    (sent,) = queued()
+    assert (outcome.code, outcome.out) == (0, f"{sent.task_id}\n")
+    assert (sent.name, sent.args, sent.queue) == (process_task.name, [{"a": 1}], "high")
+    status = read_status(sent.task_id)
+    assert status is not None
+    assert status.owner == "user-1"
+
+
+def test_send_has_the_options_of_a_call(run_cli: RunCli, queued: Queued) -> None:
+    command = ["tasks", "send", process_task.name, "--kwargs", '{"data": {}}', "--idempotency-key", "k", "--json"]
+    first = _json(run_cli(*command, "--queue", "long", "--countdown", "60"))
+    assert _json(run_cli(*command, "--queue", "long", "--countdown", "60")) == first
+    (sent,) = queued()
+    assert (sent.task_id, sent.kwargs, sent.queue) == (first["task_id"], {"data": {}}, "long")
+    record = history.read(sent.task_id)
+    assert record is not None
+    assert record.eta is not None
+    other = run_cli("tasks", "send", process_task.name, "--args", "[{}]", "--idempotency-key", "k")
+    assert other.code == 5
+    assert "idempotency key" in other.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["unknown"], 3),
+        ([process_task.name], 2),
+        ([process_task.name, "--args", "{}"], 2),
+        ([process_task.name, "--args", "[1"], 2),
+        ([process_task.name, "--kwargs", "[]"], 2),
+        ([process_task.name, "--kwargs", '{"other": 1}'], 2),
+        ([process_task.name, "--args", "[{}, 2]"], 2),
+        ([process_task.name, "--args", "[{}]", "--queue", "hihg"], 2),
+        ([process_task.name, "--args", "[{}]", "--countdown", "-1"], 2),
+    ],
+)
+def test_send_refuses_what_cannot_run(run_cli: RunCli, queued: Queued, arguments: list[str], code: int) -> None:
+    assert run_cli("tasks", "send", *arguments).code == code
+    assert queued() == []
 
 
 def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:

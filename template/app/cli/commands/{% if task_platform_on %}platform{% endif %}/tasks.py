@@ -1,6 +1,7 @@
-"""Tasks: list and show their records, watch and cancel them."""
+"""Tasks: list and show their records, watch, send and cancel them."""
 
 import asyncio
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,7 @@ from app.cli.console import (
 if TYPE_CHECKING:
     from app.worker.history import TaskRecord
 
-command = typer.Typer(help="List, show, watch and cancel tasks.", no_args_is_help=True)
+command = typer.Typer(help="List, show, watch, send and cancel tasks.", no_args_is_help=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
 
@@ -142,6 +143,65 @@ def cancel(
         raise typer.Exit(ExitCode.NOT_FOUND)
     if {"SUCCESS", "FAILURE"} & set(states):
         raise typer.Exit(ExitCode.CONFLICT)
+
+
+@command.command()
+def send(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the task.")],
+    *,
+    args: Annotated[str, typer.Option(help="The positional arguments as a JSON list.")] = "[]",
+    kwargs: Annotated[str, typer.Option(help="The other arguments as a JSON object.")] = "{}",
+    queue: Annotated[str | None, typer.Option(help="Instead of the task's own.")] = None,
+    countdown: Annotated[float, typer.Option(min=0, max=86400, help="Seconds after which it may start.")] = 0,
+    owner: Annotated[str | None, typer.Option(help="For example user-7, who then sees it.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Queue it only once in 24 hours with this key.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Queue a task and print its id; exits with 5 if a limit or a rule of the task refuses it."""
+    from celery.exceptions import QueueNotFound
+
+    from app.core.celery import celery_app
+    from app.features.tasks.platform.command_line import run
+    from app.worker import publish
+    from app.worker.idempotency import IdempotencyKeyReused
+    from app.worker.job_limit import TooManyJobs
+    from app.worker.serializer import InvalidArguments
+
+    celery_app.loader.import_default_modules()
+    task: Any = celery_app.tasks.get(name)
+    if task is None:
+        fail(f"no module in app/tasks/ registers the task {name}", ExitCode.NOT_FOUND)
+    given = _json_of("--args", args, list), _json_of("--kwargs", kwargs, dict)
+    _check_signature(task, *given)
+    options = {"queue": queue, "countdown": countdown or None}
+    signature = task.signature(*given, **{option: value for option, value in options.items() if value is not None})
+    try:
+        result: Any = run(publish.enqueue(signature, owner, idempotency_key=idempotency_key))
+    except (InvalidArguments, QueueNotFound) as error:
+        fail(str(error), ExitCode.USAGE)
+    except (publish.NotQueued, publish.QueueFull, TooManyJobs, IdempotencyKeyReused) as error:
+        fail(str(error), ExitCode.CONFLICT)
+    if as_json:
+        print_json({"task_id": result.id, "task": name})
+    else:
+        print(result.id)
+
+
+def _json_of(option: str, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise typer.BadParameter(f"{text!r} is not a JSON {'list' if kind is list else 'object'}.", param_hint=option)
+    return value
+
+
+def _check_signature(task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    try:
+        inspect.signature(task.run).bind(*args, **kwargs)
+    except TypeError as error:
+        raise typer.BadParameter(f"{task.name}: {error}.", param_hint="--args, --kwargs") from None
 
 
 def _cancelled(state: str | None) -> str:
