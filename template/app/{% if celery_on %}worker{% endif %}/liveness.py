@@ -87,18 +87,6 @@ def count_workers(client: Any) -> int:
     return int(client.zcount(_WORKERS, client.time()[0] - EXPIRES, "+inf"))
 
 
-def alive_workers(client: Any) -> dict[str, float]:
-    """Return the names of the workers that `count_workers` counts, with the seconds since their last heartbeat.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    seconds, microseconds = client.time()
-    now = seconds + microseconds / 1e6
-    found = client.zrangebyscore(_WORKERS, seconds - EXPIRES, "+inf", withscores=True)
-    return {name.decode(errors="replace"): max(0.0, now - beat) for name, beat in sorted(found)}
-
-
 def check(part: str) -> Callable[[], Awaitable[None]]:
     """Return a check for GET /ready: it raises if `part` has no heartbeat or Redis does not answer."""
 

@@ -26,7 +26,7 @@ from app.cli.console import (
 if TYPE_CHECKING:
     from app.worker.history import TaskRecord
 
-command = typer.Typer(help="List, show, watch, send and cancel tasks.", no_args_is_help=True)
+command = typer.Typer(help="List, show, watch, send, cancel and retry tasks.", no_args_is_help=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
 
@@ -202,6 +202,31 @@ def _check_signature(task: Any, args: list[Any], kwargs: dict[str, Any]) -> None
         inspect.signature(task.run).bind(*args, **kwargs)
     except TypeError as error:
         raise typer.BadParameter(f"{task.name}: {error}.", param_hint="--args, --kwargs") from None
+
+
+@command.command()
+def retry(
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")], *, as_json: Json = False
+) -> None:
+    """Run failed or cancelled tasks again, as new tasks with the same arguments; exits with 5 if one cannot run again."""
+    from app.features.tasks.platform.command_line import run
+    from app.worker import publish
+
+    async def retry_one(task_id: str) -> tuple[str | None, str, ExitCode]:
+        try:
+            new = await publish.retry(task_id, limited=False)
+        except (publish.RetryRefused, publish.NotQueued, publish.QueueFull) as error:
+            return None, str(error), ExitCode.CONFLICT
+        return (new.id, "retried", ExitCode.OK) if new else (None, "unknown", ExitCode.NOT_FOUND)
+
+    outcomes = [(task_id, *run(retry_one(task_id))) for task_id in task_ids]
+    if as_json:
+        print_json([{"task_id": one, "retried_as": new, "outcome": text} for one, new, text, _ in outcomes])
+    else:
+        print_table(["id", "retried as", "outcome"], [outcome[:3] for outcome in outcomes])
+    code = min((code for *_, code in outcomes if code), default=ExitCode.OK)
+    if code:
+        raise typer.Exit(code)
 
 
 def _cancelled(state: str | None) -> str:

@@ -4,17 +4,18 @@ from app.cli.console import Json, print_json, print_table
 
 
 def command(*, as_json: Json = False) -> None:
-    """List the workers that are alive, with the seconds since their last heartbeat."""
-    from app.features.tasks.platform.command_line import run
-    from app.worker import liveness
-    from app.worker.broker import broker_client, in_thread
+    """List the workers that are alive: their queues, and what they run."""
+    from app.features.tasks.platform import queues
+    from app.features.tasks.platform.command_line import OPERATOR, call
 
-    def read() -> dict[str, float]:
-        with broker_client() as client:
-            return liveness.alive_workers(client)
-
-    workers = run(in_thread(read))
+    found = call(queues.list_workers(OPERATOR))
     if as_json:
-        print_json([{"worker": name, "heartbeat_age": age} for name, age in workers.items()])
-    else:
-        print_table(["worker", "last heartbeat"], [(name, f"{age:.0f} s ago") for name, age in workers.items()])
+        print_json(found.model_dump(mode="json"))
+        return
+    rows = []
+    for worker in found.workers:
+        pool = f"{worker.pool}, {worker.concurrency}" if worker.pool else None
+        rows.append(
+            (worker.name, worker.heartbeat_at, pool, ", ".join(worker.queues or ()), worker.running, worker.taken)
+        )
+    print_table(["worker", "heartbeat", "pool", "queues", "running", "taken"], rows)
