@@ -15,6 +15,7 @@ from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
 from app.worker import correlation, event_loop, flow_control, logs, owners, payload_versions, start, waiting
+from app.worker.records import REPLAY_HEADER
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.time_limits import complete_limits
@@ -75,6 +76,9 @@ class AppTask(Task[Any, Any]):
 
     upgrades: payload_versions.Upgrades = MappingProxyType({})
     """By version, a function that makes the arguments of messages of that version those of the next."""
+
+    submit = False
+    """Whether clients of the API may queue it with POST /tasks, if the project has that: see docs/task-api.md."""
 
     peak_memory = 150 * 1024 * 1024
     """The most bytes that its process uses (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
@@ -183,8 +187,9 @@ class AppTask(Task[Any, Any]):
             raise InvalidArguments(f"{self.name}: {error}") from error
 
     def _is_exempt(self, options: dict[str, Any]) -> bool:
-        # A retry is the same call.
-        return bool(options.get("retries") or self.app.conf.task_always_eager)
+        # A retry is the same call, by whomever.
+        is_retry = options.get("retries") or REPLAY_HEADER in (options.get("headers") or {})
+        return bool(is_retry or self.app.conf.task_always_eager)
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Stop a task that was revoked, or that was redelivered too often.
