@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import structlog
-from celery import current_app, states
+from celery import current_app
 from celery.canvas import Signature as TaskSignature
 from celery.canvas import _chain, chord, group
 from celery.exceptions import QueueNotFound
@@ -559,17 +559,19 @@ def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
 
 
 def _cancel(task_id: str, terminate: bool) -> TaskStatus | None:
-    status = read_status(task_id)
-    if status is None:
-        # A result expires before the record: that of a task with a long countdown too.
-        record = history.read(task_id)
-        if record is None or record.state in states.READY_STATES:
-            return record and TaskStatus(task_id, record.state, error=record.error, owner=record.owner)
-    elif status.ready:
+    status = _recorded_status(task_id)
+    if status is None or status.ready:
         return status
     return _revoke(task_id, terminate)
 
 
 def _revoke(task_id: str, terminate: bool) -> TaskStatus | None:
     revocation.cancel(task_id, terminate=terminate)
-    return read_status(task_id)
+    return _recorded_status(task_id)
+
+
+def _recorded_status(task_id: str) -> TaskStatus | None:
+    status = read_status(task_id)
+    # A result expires before the record: that of a task with a long countdown too.
+    record = history.read(task_id) if status is None else None
+    return TaskStatus(task_id, record.state, error=record.error, owner=record.owner) if record else status

@@ -74,7 +74,7 @@ def message(request: Any) -> str:
         "kwargs": request.kwargs,
         "queue": queue,
         "priority": delivery.get("priority"),
-        "version": headers.get(payload_versions.HEADER),
+        "version": request.get(payload_versions.HEADER),
         "timelimit": request.timelimit,
         "ignore_result": bool(request.ignore_result),
         "headers": {key: value for key, value in headers.items() if _is_repeated(key, value)},

@@ -64,7 +64,8 @@ async def _failed(owner: str | None = None, state: str = states.FAILURE, **data:
         headers={},
         delivery_info={"routing_key": "high"},
     )
-    celery_app.backend.store_result(task_id, ValueError("x"), state, request=request)
+    value = None if state == states.SUCCESS else ValueError("x")
+    celery_app.backend.store_result(task_id, value, state, request=request)
     return task_id
 
 
@@ -128,7 +129,7 @@ async def test_a_failed_task_is_retried_once(client: httpx.AsyncClient) -> None:
         "PENDING",
         task_id,
         "user-1",
-        "[{'a': 1}]",
+        "({'a': 1},)",
     )
     assert len((await client.get("/tasks")).json()["tasks"]) == 2
 

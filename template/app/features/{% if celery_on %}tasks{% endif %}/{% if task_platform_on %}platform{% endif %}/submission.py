@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Body, Header, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
 
 from app.api.errors import invalid
@@ -40,7 +40,9 @@ class _Submission(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    countdown: float | None = Field(None, ge=0, le=MAX_DELAY, description="Seconds after which the task may start")
+    countdown: float | None = Field(
+        None, ge=0, le=MAX_DELAY, allow_inf_nan=False, description="Seconds after which the task may start"
+    )
     eta: AwareDatetime | None = Field(None, description="When the task may start, at most a day ahead")
 
 
@@ -73,6 +75,7 @@ def submission_router(tasks: Iterable[Any]) -> APIRouter:
         idempotency_key: Annotated[
             str | None,
             Header(
+                alias="Idempotency-Key",
                 min_length=1,
                 max_length=idempotency.MAX_LENGTH,
                 description="With the key of an earlier request, its answer is returned and nothing is queued: for 24 hours",
@@ -87,7 +90,7 @@ def submission_router(tasks: Iterable[Any]) -> APIRouter:
     any_of_them = functools.reduce(operator.or_, models)
     # FastAPI reads it from here.
     submit_task.__annotations__["submission"] = (
-        Annotated[any_of_them, Field(discriminator="task")] if len(models) > 1 else any_of_them
+        Annotated[any_of_them, Body(discriminator="task")] if len(models) > 1 else any_of_them
     )
     router.add_api_route("/tasks", submit_task, methods=["POST"], status_code=202)
     return router
@@ -96,13 +99,18 @@ def submission_router(tasks: Iterable[Any]) -> APIRouter:
 async def _submit(submission: Any, owner: str, idempotency_key: str | None) -> Submitted:
     if submission.countdown is not None and submission.eta is not None:
         raise invalid(("body", "eta"), "cannot be given with a countdown")
-    if submission.eta is not None and submission.eta > datetime.now(UTC) + timedelta(seconds=MAX_DELAY):
+    now = datetime.now(UTC)
+    if submission.eta is not None and submission.eta > now + timedelta(seconds=MAX_DELAY):
         raise invalid(("body", "eta"), "must be at most a day ahead")
     # What is not given has the default of the task's release that runs it.
     arguments = submission.arguments.model_dump(by_alias=True, exclude_unset=True)
     given = {"queue": submission.queue, "countdown": submission.countdown, "eta": submission.eta}
     task: Any = celery_app.tasks[submission.task]
-    signature = task.signature(kwargs=arguments, **{name: value for name, value in given.items() if value is not None})
+    options = {name: value for name, value in given.items() if value is not None}
+    if submission.eta is not None and submission.eta <= now:
+        # Workers cannot read every time of the first year.
+        del options["eta"]
+    signature = task.signature(kwargs=arguments, **options)
     if idempotency_key is None:
         result = await enqueue(signature, owner)
     else:
