@@ -119,27 +119,19 @@ async def enqueue(
     return await in_thread(_publish, signature, owner)
 
 
-async def enqueue_once(
-    signature: Signature[Any], owner: str | None, key: Key, *, limited: bool = True
-) -> AsyncResult[Any]:
+async def enqueue_once(signature: Signature[Any], owner: str | None, key: Key) -> AsyncResult[Any]:
     """Queue a single task, or return the one that was queued with this key before.
 
-    Args:
-        signature: what to queue.
-        owner: see `enqueue`.
-        key: a key that is not made of the call's arguments: see `enqueue` for one that is.
-        limited: whether `CELERY_MAX_JOBS_PER_OWNER` may refuse it; it counts in any case.
+    For a key that is not made of the call's arguments; `enqueue` has one that is.
 
     Raises:
+        ValueError: it is a chain, group or chord.
         app.worker.idempotency.IdempotencyKeyReused: the key was used with another `call`.
         app.worker.serializer.InvalidArguments, app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable:
             see `enqueue`.
     """
-    async with within_limit():
-        await check_memory()
-        if current_app.conf.task_always_eager:
-            return await in_thread(_publish, signature, owner)
-        return await _publish_once(signature, owner, key, limited=limited)
+    _check_single(signature)
+    return await _enqueue_once(signature, owner, key)
 
 
 async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = None) -> list[AsyncResult[R]]:
@@ -231,9 +223,13 @@ async def retry(task_id: str, *, limited: bool = True) -> AsyncResult[Any] | Non
     It has the arguments, the queue and the priority of the first one, which does not change. As long as that one has a record,
     each further call returns the same new task: if that fails too, retry that one.
 
+    Args:
+        task_id: the task that has ended.
+        limited: whether the limit on the owner's jobs may refuse it, which counts it in any case.
+
     Raises:
         RetryRefused: the task has not ended or has succeeded, or its arguments are not stored.
-        app.worker.job_limit.TooManyJobs: see `enqueue`; not if `limited` is false.
+        app.worker.job_limit.TooManyJobs: see `enqueue`.
         NotQueued, QueueFull, QueueUnavailable: see `enqueue`.
     """
     (ended,) = await in_thread(replay.read, [task_id])
@@ -249,7 +245,7 @@ async def retry_ended(ended: replay.Ended, *, limited: bool = True) -> AsyncResu
     record = ended.record
     signature = replay.signature(ended)
     try:
-        return await enqueue_once(signature, record.owner, replay.key(record), limited=limited)
+        return await _enqueue_once(signature, record.owner, replay.key(record), limited=limited)
     except (InvalidArguments, QueueNotFound) as error:
         raise RetryRefused(f"Task {record.task_id} cannot run again: {error}.") from error
 
@@ -356,6 +352,14 @@ async def _publish_in_session(
             await _admit(owner, [task_id])
         hold(session, functools.partial(_send_after_commit, record, message, owner, task_id, signature.task))
     return result
+
+
+async def _enqueue_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
+    async with within_limit():
+        await check_memory()
+        if current_app.conf.task_always_eager:
+            return await in_thread(_publish, signature, owner)
+        return await _publish_once(signature, owner, key, limited=limited)
 
 
 async def _publish_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:

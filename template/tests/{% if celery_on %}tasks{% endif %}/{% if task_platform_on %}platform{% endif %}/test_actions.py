@@ -238,6 +238,7 @@ async def test_the_time_of_queueing_selects(client: httpx.AsyncClient) -> None:
     [
         {},
         {"filter": {}},
+        {"filter": {"name": None}},
         {"filter": {"status": "FAILURE"}},
         {"filter": {"state": "SUCCESS"}},
         {"filter": {"name": ""}},

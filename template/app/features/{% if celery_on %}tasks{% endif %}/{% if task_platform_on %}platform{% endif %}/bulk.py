@@ -30,7 +30,7 @@ class _Selection(TaskFilter):
 
     @model_validator(mode="after")
     def _selects(self) -> Self:
-        if not self.model_fields_set:
+        if all(getattr(self, name) is None for name in self.model_fields_set):
             raise ValueError("name at least one field, or the request would be about all tasks")
         return self
 
@@ -131,10 +131,16 @@ async def cancel_tasks(request: CancelRequest, viewer: TaskViewerDep) -> BulkRes
     """
     page = await _page(request, request.filter.state, viewer)
     unfinished = [record for record in page.records if record.state not in states.READY_STATES]
+    tasks = [BulkTask(task_id=record.task_id, name=record.name, outcome="selected") for record in unfinished]
     if not request.dry_run:
-        await cancel_many([record.task_id for record in unfinished], terminate=request.terminate)
-    outcome: Literal["selected", "done"] = "selected" if request.dry_run else "done"
-    tasks = [BulkTask(task_id=record.task_id, name=record.name, outcome=outcome) for record in unfinished]
+        task_ids = [task.task_id for task in tasks]
+        await cancel_many(task_ids, terminate=request.terminate)
+        for task, now in zip(tasks, await in_thread(replay.read, task_ids), strict=True):
+            state = now.record.state if now else None
+            if state in {states.SUCCESS, states.FAILURE}:
+                task.outcome, task.reason = "refused", f"Task {task.task_id} has ended as {state}."
+            else:
+                task.outcome = "done"
     return _result("tasks_cancelled", request, viewer, tasks, page)
 
 
