@@ -184,7 +184,7 @@ def test_a_task_that_is_redacted_since_a_later_release_is_not_retried(
 ) -> None:
     task = make()
     task_id = _failed(broker, task)
-    monkeypatch.setattr(type(task), "redact_arguments", True)
+    monkeypatch.setattr(celery_app.tasks[task.name], "redact_arguments", True)
     with pytest.raises(RetryRefused, match="redact_arguments=True"):
         _retry(task_id)
 
