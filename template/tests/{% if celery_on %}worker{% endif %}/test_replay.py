@@ -380,11 +380,11 @@ def test_the_owners_limit_counts_a_retry_and_an_operators_is_not_refused(
 def test_a_retry_that_redis_refuses_leaves_nothing_and_may_be_made_again(make: Make, broker: Any) -> None:
     task_id = _failed(broker, make(), headers={"owner": "user-1"})
     before = {key for key in results_client().scan_iter("*") if b"/jobs/" not in key}
-    broker.set("default\x06\x163", "no list")
+    broker.set("default", "no list")
     with pytest.raises(QueueUnavailable):
         _retry(task_id)
     assert {key for key in results_client().scan_iter("*") if b"/jobs/" not in key} == before
-    broker.delete("default\x06\x163")
+    broker.delete("default")
     _retry(task_id)
     assert len(_queued(broker)) == 1
 
@@ -393,7 +393,7 @@ def test_a_retry_that_redis_refuses_leaves_nothing_and_may_be_made_again(make: M
 
 
 def test_of_many_retries_at_once_one_is_queued(make: Make, broker: Any) -> None:
-    task_id = _failed(broker, make(), headers={"owner": "user-1"})
+    task_id = _failed(broker, make())
 
     async def all_at_once() -> set[str]:
         results = await asyncio.gather(*(retry(task_id) for _ in range(30)))

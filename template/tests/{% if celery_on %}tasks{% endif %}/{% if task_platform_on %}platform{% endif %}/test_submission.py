@@ -190,7 +190,7 @@ async def test_parameters_may_have_any_name_and_keep_their_types(http: httpx.Asy
 
 
 async def test_a_task_without_parameters_needs_no_arguments(http: httpx.AsyncClient) -> None:
-    for arguments in (None, {}):
+    for arguments in (None, dict[str, Any]()):
         await _submit(http, 202, "nothing", arguments)
     assert len(_queued()) == 2
 
