@@ -291,6 +291,9 @@ async def test_a_second_call_of_a_unique_task_is_answered_with_the_first(http: h
     for key in (None, "k", "k"):
         assert await _submit(http, 202, "unique", None, key) == first
     assert len(_queued()) == 1
+    celery_app.backend.store_result(first["task_id"], None, "SUCCESS")
+    assert await _submit(http, 202, "unique", None, "k") == first
+    assert await _submit(http, 202, "unique") != first
 
 
 # --- OpenAPI ---
