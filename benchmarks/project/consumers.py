@@ -19,8 +19,6 @@ from typing import Any
 
 from kombu import Connection, Consumer, Queue
 
-from app.core.celery import celery_app
-
 _PREFETCH = 8
 _IDLE = 1.0
 
@@ -30,6 +28,9 @@ Outcome = tuple[float, float, list[float]]
 
 def project_connection() -> Any:
     """Return a connection as the project's workers make it."""
+    # Not at the top: it replaces kombu's transport in the whole process.
+    from app.core.celery import celery_app
+
     return celery_app.connection_for_read()
 
 
@@ -77,6 +78,8 @@ def consume(
 def main() -> None:
     """Run the consumers and print what they got."""
     connect, consumers, queues, seconds = CONNECT[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    # Imports what the processes need.
+    connect()
     fork = multiprocessing.get_context("fork")
     start, results = fork.Barrier(consumers), fork.Queue()
     processes = [

@@ -6,7 +6,7 @@ from typing import Any
 from app.core.celery import celery_app
 
 
-@celery_app.task(name="process_task", queue_name="high", time_limit=60, soft_time_limit=50)
+@celery_app.task(name="process_task", queue_name="high", time_limit=60, soft_time_limit=50, submit=True)
 def process_task(data: dict[str, Any]) -> dict[str, Any]:
     """Return how many values of each JSON type `data` has, and how deep it is nested."""
     return summarise(data)

@@ -2,7 +2,7 @@
 workers and beat.
 
 Queue a task and read its state
-    publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for` and `cancel` for `async def` code
+    publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for`, `cancel` and `retry` for `async def` code
     typing             the types of tasks, signatures and results for mypy
     task               `AppTask`, the base class of every task
     serializer         what a message may contain
@@ -22,6 +22,7 @@ Queue a task and read its state
     record_scripts     the Lua of the records: written with the state, indexed and trimmed in the same call
     history            records by id, and newest first by state, name, queue and owner
     status             `TaskStatus`, read from the result store
+    replay             runs a task again that has failed or was revoked, with its stored message
     revocation         cancelled tasks, stored so that restarted workers know them
 
 Run a task

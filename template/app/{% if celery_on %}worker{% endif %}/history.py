@@ -106,7 +106,7 @@ def read(task_id: str) -> TaskRecord | None:
         redis.exceptions.RedisError: Redis does not answer.
     """
     text = results_client().get(record_key(task_id))
-    return _parse(task_id, text) if text else None
+    return parse(task_id, text)
 
 
 def children(record: TaskRecord, limit: int = MAX_LIMIT) -> list[TaskRecord]:
@@ -154,13 +154,14 @@ def _call(
 
 def _records(found: Sequence[bytes]) -> Iterable[TaskRecord]:
     for task_id, text in zip(found[::2], found[1::2], strict=True):
-        record = _parse(task_id.decode(), text)
+        record = parse(task_id.decode(), text)
         if record is not None:
             yield record
 
 
-def _parse(task_id: str, text: bytes) -> TaskRecord | None:
-    lines = text.decode(errors="replace").split("\n")
+def parse(task_id: str, text: bytes | None) -> TaskRecord | None:
+    """Return the record of a task as it is stored, or None if that is none."""
+    lines = (text or b"").decode(errors="replace").split("\n")
     if len(lines) < len(FIELDS):
         return None
     # A later release may have added some.

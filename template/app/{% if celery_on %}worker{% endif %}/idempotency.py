@@ -47,6 +47,17 @@ class IdempotencyKeyReused(ValueError):
     """The idempotency key was used for another task, or for other arguments."""
 
 
+class Key(NamedTuple):
+    """A key with which a task is queued once."""
+
+    name: str
+    """In Redis."""
+    call: str
+    """What is the same in all calls with the key: a digest, without spaces."""
+    expires: int
+    """Seconds for which it is kept."""
+
+
 class Once(NamedTuple):
     """A message that is published unless its key is stored."""
 
@@ -81,40 +92,56 @@ def check_key(key: str) -> None:
 
 def redis_key(owner: str | None, key: str) -> str:
     """Return the Redis key of an owner's idempotency key. Two owners may use the same."""
-    return f"idempotency/{_hash([owner, key])}"
+    return f"idempotency/{digest([owner, key])}"
 
 
-def stored_value(signature: Any, task_id: str) -> str:
-    """Return what is stored under the key of a call.
+def key_of_call(owner: str | None, key: str, signature: Any) -> Key:
+    """Return the key of a call of `enqueue`.
+
+    Raises:
+        ValueError: the idempotency key is empty or too long.
+        app.worker.serializer.InvalidArguments: a message cannot contain the arguments.
+    """
+    check_key(key)
+    return Key(redis_key(owner, key), digest_of_call(signature), EXPIRES)
+
+
+def digest_of_call(signature: Any) -> str:
+    """Return what is the same in all calls with one key.
 
     Raises:
         app.worker.serializer.InvalidArguments: a message cannot contain the arguments.
     """
     check_arguments(args=signature.args, kwargs=signature.kwargs)
-    return f"{_hash([signature.task, signature.args, signature.kwargs])} {task_id}"
+    return digest([signature.task, signature.args, signature.kwargs])
 
 
-def queued_id(stored: bytes | str, signature: Any) -> str:
-    """Return the id of the task that was queued with this key before.
+def queued_id(stored: bytes | str, call: str, task: str) -> str:
+    """Return the id of the task that was queued with this key before, if `call` is what it was then.
 
     Raises:
         IdempotencyKeyReused: it was another task, or the same with other arguments.
         redis.exceptions.ResponseError: the key of the queue is not a list.
     """
     value = stored.decode() if isinstance(stored, bytes) else stored
-    call, space, task_id = value.partition(" ")
+    stored_call, space, task_id = value.partition(" ")
     if not space:
         raise ResponseError(f"WRONGTYPE the queue is a {value}")
-    if f"{call} {task_id}" != stored_value(signature, task_id):
+    if call != stored_call:
         raise IdempotencyKeyReused(
-            f"{signature.task}: the idempotency key was used in the last 24 hours for another task or other arguments."
+            f"{task}: the idempotency key was used in the last 24 hours for another task or other arguments."
         )
     return task_id
 
 
-def _hash(value: object) -> str:
+def digest(value: object) -> str:
+    """Return a digest of a value, as a worker would get it.
+
+    Raises:
+        app.worker.serializer.InvalidArguments: it is not JSON.
+    """
     try:
-        # As a worker gets it: its keys are text, which can be sorted.
+        # Its keys are then text, which can be sorted.
         received = json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
         raise InvalidArguments(f"not JSON: {error}") from error

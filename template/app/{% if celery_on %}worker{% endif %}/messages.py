@@ -55,8 +55,10 @@ async def on_loop(apply_async: Callable[..., R], send: Send, *, only_direct: boo
     return await greenlet_spawn(_apply, apply_async, _Collected([], [], send, only_direct), options)
 
 
-async def collect(apply_async: Callable[..., R], **options: Any) -> tuple[R, list[Command], Command]:
+async def collect(apply_async: Callable[..., R], **options: Any) -> tuple[R, list[Command], Command | None]:
     """Return what `apply_async` returns, with the commands that record the task and queue it. Nothing is sent.
+
+    There is no command that queues it if `apply_async` returns another task instead (`flow_control.Duplicate`).
 
     Raises:
         ValueError: the message cannot be collected.
@@ -69,8 +71,7 @@ async def collect(apply_async: Callable[..., R], **options: Any) -> tuple[R, lis
         messages.extend(message)
 
     result = await on_loop(apply_async, keep, only_direct=True, **options)
-    (message,) = messages
-    return result, records, message
+    return result, records, messages[0] if messages else None
 
 
 def collect_record(commands: list[Command]) -> bool:

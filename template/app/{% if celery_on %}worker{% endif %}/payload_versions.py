@@ -48,7 +48,9 @@ def upgrade(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
         version = _version(request)
         if version < task.version:
             try:
-                args, kwargs = _upgraded(task, version, list(args), dict(kwargs))
+                args, kwargs = upgraded(task, version, list(args), dict(kwargs))
+                # For what is stored of a task that fails.
+                request = {**request, HEADER: task.version}
             except Exception as error:  # noqa: BLE001 - the task fails with it
                 request = {**request, "refusal": error}
         return tracer(task_id, args, kwargs, request)
@@ -56,7 +58,13 @@ def upgrade(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
     return trace
 
 
-def _upgraded(task: Any, version: int, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def upgraded(task: Any, version: int, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of an older version as those of the task's.
+
+    Raises:
+        ValueError: the task has no upgrade for the version.
+        Exception: what an upgrade function raises.
+    """
     for number in range(version, task.version):
         if number not in task.upgrades:
             raise ValueError(f"{task.name} has no upgrade for messages of version {number}")

@@ -1,9 +1,9 @@
-"""Queue, read, wait for and cancel tasks from `async def` code, without blocking the event loop."""
+"""Queue, read, wait for, cancel and retry tasks from `async def` code, without blocking the event loop."""
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,17 +11,20 @@ import structlog
 from celery import current_app
 from celery.canvas import Signature as TaskSignature
 from celery.canvas import _chain, chord, group
+from celery.exceptions import QueueNotFound
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.config.celery import celery_settings
-from app.worker import idempotency, job_limit, owners, queue_depth, records, revocation
+from app.worker import history, idempotency, job_limit, owners, queue_depth, records, replay, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
 from app.worker.flow_control import Duplicate, NotQueued, RateLimited, is_judged_when_queued
+from app.worker.idempotency import Key
 from app.worker.memory_limit import QueueFull, check_memory
 from app.worker.messages import collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.queue_depth import QueueTooLong
+from app.worker.replay import RetryRefused
 from app.worker.serializer import InvalidArguments
 from app.worker.status import TaskStatus, read_status
 from app.worker.task import is_in_task
@@ -34,11 +37,15 @@ __all__ = [
     "QueueTooLong",
     "QueueUnavailable",
     "RateLimited",
+    "RetryRefused",
     "cancel",
+    "cancel_many",
     "check_queue",
     "enqueue",
     "enqueue_many",
+    "enqueue_once",
     "in_thread",
+    "retry",
     "status_of",
     "wait_for",
 ]
@@ -105,12 +112,27 @@ async def enqueue(
     async with within_limit():
         await check_memory()
         if idempotency_key is not None:
-            return await _publish_once(signature, owner, idempotency_key)
+            return await _publish_once(signature, owner, idempotency.key_of_call(owner, idempotency_key, signature))
         if _is_task(signature) and _is_small(signature):
             return await _publish_on_loop(signature, owner)
     if _is_depth_limited():
         await in_thread(queue_depth.check_first, signature)
     return await in_thread(_publish, signature, owner)
+
+
+async def enqueue_once(signature: Signature[Any], owner: str | None, key: Key) -> AsyncResult[Any]:
+    """Queue a single task, or return the one that was queued with this key before.
+
+    For a key that is not made of the call's arguments; `enqueue` has one that is.
+
+    Raises:
+        ValueError: it is a chain, group or chord.
+        app.worker.idempotency.IdempotencyKeyReused: the key was used with another `call`.
+        app.worker.serializer.InvalidArguments, app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable:
+            see `enqueue`.
+    """
+    _check_single(signature)
+    return await _enqueue_once(signature, owner, key)
 
 
 async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = None) -> list[AsyncResult[R]]:
@@ -182,6 +204,51 @@ async def cancel(task_id: str, *, terminate: bool = True) -> TaskStatus | None:
         return status
     # The relay publishes it, and no worker runs it.
     return await in_thread(_revoke, task_id, terminate)
+
+
+async def cancel_many(task_ids: Sequence[str], *, terminate: bool = True) -> None:
+    """Cancel up to `MAX_MANY` tasks, of which those that have ended do not change; see `cancel`. None may be in the outbox.
+
+    Raises:
+        ValueError: there are more.
+        QueueUnavailable: see `enqueue`. The same call may be made again.
+    """
+    if len(task_ids) > MAX_MANY:
+        raise ValueError(f"{len(task_ids)} tasks, where one call cancels {MAX_MANY}.")
+    await in_thread(revocation.cancel_many, task_ids, terminate=terminate)
+
+
+async def retry(task_id: str, *, limited: bool = True) -> AsyncResult[Any] | None:
+    """Run a task that has failed or was revoked once more, as a new task of the same owner; return that, or None for an unknown id.
+
+    It has the arguments, the queue and the priority of the first one, which does not change. As long as that one has a record,
+    each further call returns the same new task: if that fails too, retry that one.
+
+    Args:
+        task_id: the task that has ended.
+        limited: whether the limit on the owner's jobs may refuse it, which counts it in any case.
+
+    Raises:
+        RetryRefused: the task has not ended or has succeeded, or its arguments are not stored.
+        app.worker.job_limit.TooManyJobs: see `enqueue`.
+        NotQueued, QueueFull, QueueUnavailable: see `enqueue`.
+    """
+    (ended,) = await in_thread(replay.read, [task_id])
+    return await retry_ended(ended, limited=limited) if ended else None
+
+
+async def retry_ended(ended: replay.Ended, *, limited: bool = True) -> AsyncResult[Any]:
+    """Run a task once more, given what is stored of it; see `retry`.
+
+    Raises:
+        RetryRefused, app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable: see `retry`.
+    """
+    record = ended.record
+    signature = replay.signature(ended)
+    try:
+        return await _enqueue_once(signature, record.owner, replay.key(record), limited=limited)
+    except (InvalidArguments, QueueNotFound) as error:
+        raise RetryRefused(f"Task {record.task_id} cannot run again: {error}.") from error
 
 
 def _is_workflow(signature: Any) -> bool:
@@ -267,13 +334,13 @@ async def _publish_in_session(
     with owners.owned_by(owner):
         result: AsyncResult[Any]
         result, record, message = await collect(signature.apply_async, task_id=task_id)
+    if message is None:
+        return result
     if idempotency_key is not None:
-        idempotency.check_key(idempotency_key)
-        value = idempotency.stored_value(signature, task_id)
-        key = idempotency.redis_key(owner, idempotency_key)
-        earlier = await claim(session, key, value, timedelta(seconds=idempotency.EXPIRES))
+        key = idempotency.key_of_call(owner, idempotency_key, signature)
+        earlier = await claim(session, key.name, f"{key.call} {task_id}", timedelta(seconds=key.expires))
         if earlier is not None:
-            return _result(idempotency.queued_id(earlier.value or "", signature))
+            return _result(idempotency.queued_id(earlier.value or "", key.call, signature.task))
     if outbox:
         await outboxes.add(session, signature.task, task_id, message)
         hold(session, outboxes.kick)
@@ -284,28 +351,42 @@ async def _publish_in_session(
     return result
 
 
-async def _publish_once(signature: Any, owner: str | None, idempotency_key: str) -> AsyncResult[Any]:
-    idempotency.check_key(idempotency_key)
-    key = idempotency.redis_key(owner, idempotency_key)
-    earlier = (await execute(Commands(broker=[("GET", key)]))).broker
+async def _enqueue_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
+    async with within_limit():
+        await check_memory()
+        return await _publish_once(signature, owner, key, limited=limited)
+
+
+async def _publish_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
+    earlier = (await execute(Commands(broker=[("GET", key.name)]))).broker
     _raise_first(earlier)
     if earlier[0] is not None:
-        return _result(idempotency.queued_id(earlier[0], signature))
+        return _result(idempotency.queued_id(earlier[0], key.call, signature.task))
+    if _is_depth_limited():
+        await in_thread(queue_depth.check_first, signature)
     task_ids = [job_limit.new_id(signature)]
-    value = idempotency.stored_value(signature, task_ids[0])
     with owners.owned_by(owner):
         result: AsyncResult[Any]
-        result, record, (_, queue, message) = await collect(signature.apply_async, task_id=task_ids[0])
-    await _admit(owner, task_ids)
+        result, record, queueing = await collect(signature.apply_async, task_id=task_ids[0])
+    if queueing is None:
+        # A unique task that another call queued: the next call with the key gets it too.
+        value = f"{key.call} {result.id}"
+        _raise_first((await execute(Commands(broker=[("SET", key.name, value, "NX", "EX", key.expires)]))).broker)
+        return result
+    _, queue, message = queueing
+    if limited:
+        await _admit(owner, task_ids)
+    elif owner:
+        _raise_first((await execute(Commands(before=[job_limit.addition(owner, task_ids)]))).before)
     try:
-        once = idempotency.Once(queue, key, value, message)
-        replies = (await execute(Commands(broker=[idempotency.publication([once], idempotency.EXPIRES)]))).broker
+        once = idempotency.Once(queue, key.name, f"{key.call} {task_ids[0]}", message)
+        replies = (await execute(Commands(broker=[idempotency.publication([once], key.expires)]))).broker
         _raise_first(replies)
         (outcome,) = replies[0]
         if outcome:
             # Another call was faster.
             await _forget(owner, task_ids)
-            return _result(idempotency.queued_id(outcome, signature))
+            return _result(idempotency.queued_id(outcome, key.call, signature.task))
     except Exception:
         await _forget(owner, task_ids)
         raise
@@ -477,7 +558,7 @@ def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
 
 
 def _cancel(task_id: str, terminate: bool) -> TaskStatus | None:
-    status = read_status(task_id)
+    status = _recorded_status(task_id)
     if status is None or status.ready:
         return status
     return _revoke(task_id, terminate)
@@ -485,4 +566,11 @@ def _cancel(task_id: str, terminate: bool) -> TaskStatus | None:
 
 def _revoke(task_id: str, terminate: bool) -> TaskStatus | None:
     revocation.cancel(task_id, terminate=terminate)
-    return read_status(task_id)
+    return _recorded_status(task_id)
+
+
+def _recorded_status(task_id: str) -> TaskStatus | None:
+    status = read_status(task_id)
+    # A result expires before the record: that of a task with a long countdown too.
+    record = history.read(task_id) if status is None else None
+    return TaskStatus(task_id, record.state, error=record.error, owner=record.owner) if record else status

@@ -32,6 +32,9 @@ FIELDS = CHANGING + DESCRIPTION
 SUFFIX = b"/record"
 """The end of a record's key, after that of the task's result."""
 
+MESSAGE_SUFFIX = b"/message"
+"""The end of the key of the message with which a task that failed or was revoked can run again."""
+
 # A few expired entries leave an index for each that is added, so that no call takes long.
 RECORD = """
 local RESULTS, ID, KEPT, MAX = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
@@ -92,7 +95,7 @@ local function drop_oldest()
     local oldest = redis.call('ZRANGE', all, 0, 3, 'WITHSCORES')
     for i = 1, #oldest, 2 do
         if (i + 1) / 2 <= surplus or tonumber(oldest[i + 1]) < expired then
-            redis.call('DEL', RESULTS .. oldest[i] .. '/record')
+            redis.call('DEL', RESULTS .. oldest[i] .. '/record', RESULTS .. oldest[i] .. '/message')
             redis.call('ZREM', all, oldest[i])
         end
     end
@@ -213,6 +216,7 @@ local record = load_record(redis.call('GET', KEYS[3]))
 if record and FINAL[record[STATE]] and not current then
     -- Another task under the id of one whose result has expired.
     redis.call('ZREM', PREFIX .. 'state/' .. record[STATE], ID)
+    redis.call('DEL', RESULTS .. ID .. '/message')
     record = false
 end
 if not record and FINAL[state] then

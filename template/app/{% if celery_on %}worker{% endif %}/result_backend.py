@@ -20,7 +20,7 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import owners, records, redelivery, revocation, start
+from app.worker import owners, records, redelivery, replay, revocation, start
 from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
 from app.worker.record_scripts import RECORD, SUFFIX
@@ -76,7 +76,21 @@ end
 )
 _STORE = kept_lua_script(f"#!lua\n{_WRITE}write_both(0)\n")
 # Also in a full Redis: a message is removed when its task has ended.
-_END = kept_lua_script(f"#!lua flags=allow-oom\n{_WRITE}write_both(0)\n")
+_END = kept_lua_script(
+    "#!lua flags=allow-oom\n"
+    + _WRITE
+    + """
+-- KEYS: 4 the message  ARGV: 16 the message of a task that failed or was revoked, or ''; neither for one that succeeded
+local final = write_both(0) or ARGV[10]
+-- A task that was cancelled while it waited is revoked already when a worker has its message.
+if ARGV[16] and ARGV[16] ~= '' and final ~= 'SUCCESS' then
+    local left = redis.call('TTL', KEYS[3])
+    if left > 0 then
+        redis.call('SET', KEYS[4], ARGV[16], 'EX', left, 'NX')
+    end
+end
+"""
+)
 _START_TEXT = (
     "#!lua flags=allow-oom\n"
     + _WRITE
@@ -140,6 +154,9 @@ class RetriedWrites:
             else:
                 request.start = start.Start(bool(is_revoked), redeliveries, ended.decode() == states.SUCCESS)
         else:
+            if state in states.PROPAGATE_STATES:
+                keys.append(replay.message_key(task_id))
+                args.append(replay.message(request))
             (_END if ends else _STORE)(backend.client, keys, args)
         return result
 

@@ -7,7 +7,7 @@ without a result, in a list that each process reads again after `REFRESH_AFTER` 
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -20,7 +20,9 @@ from celery.worker.control import control_command
 from celery.worker.control import revoke as _revoke_in_worker
 from redis.exceptions import RedisError
 
+from app.worker import history
 from app.worker.broker import lua_script, results_client
+from app.worker.status import read_status
 
 EXPIRES = 30 * 86400
 """Seconds for which a revocation is stored; a longer countdown runs afterwards."""
@@ -210,12 +212,33 @@ def cancel(task_id: str, *, terminate: bool) -> None:
     Raises:
         redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis does not answer.
     """
+    cancel_many([task_id], terminate=terminate)
+
+
+def cancel_many(task_ids: Sequence[str], *, terminate: bool) -> None:
+    """Revoke tasks, of which those that have ended do not change.
+
+    Raises:
+        redis.exceptions.RedisError, kombu.exceptions.OperationalError: Redis does not answer.
+    """
+    if not task_ids:
+        return
     backend: Any = current_app.backend
     # First: a task that starts after this line is stopped, so that one that has not started yet does not run.
-    store([task_id])
-    if backend.get_state(task_id) in {states.PENDING, states.RETRY}:
-        backend.mark_as_revoked(task_id, "cancelled")
-    current_app.control.revoke(task_id, terminate=terminate)
+    store(task_ids)
+    for task_id in task_ids:
+        if _state(task_id) in {states.PENDING, states.RETRY}:
+            backend.mark_as_revoked(task_id, "cancelled")
+    current_app.control.revoke(list(task_ids), terminate=terminate)
+
+
+def _state(task_id: str) -> str:
+    """Return the state of a task, also of one whose result has expired and whose record has not."""
+    status = read_status(task_id)
+    if status is not None:
+        return status.status
+    record = history.read(task_id)
+    return record.state if record else states.PENDING
 
 
 def _batches(task_ids: list[str]) -> Iterator[list[str]]:

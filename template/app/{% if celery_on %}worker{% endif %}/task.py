@@ -15,6 +15,7 @@ from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
 from app.worker import correlation, eager_mode, event_loop, flow_control, logs, owners, payload_versions, start, waiting
+from app.worker.records import REPLAY_HEADER
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
 from app.worker.time_limits import complete_limits
@@ -75,6 +76,9 @@ class AppTask(Task[Any, Any]):
 
     upgrades: payload_versions.Upgrades = MappingProxyType({})
     """By version, a function that makes the arguments of messages of that version those of the next."""
+
+    submit = False
+    """Whether clients of the API may queue it with POST /tasks, if the project has that: see docs/task-api.md."""
 
     peak_memory = 150 * 1024 * 1024
     """The most bytes that its process uses (`VmHWM`): tests/worker/test_worker_memory.py compares them with the workers' limits."""
@@ -175,8 +179,7 @@ class AppTask(Task[Any, Any]):
             options["headers"] = {**headers, **(options.get("headers") or {})}
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
-            # A retry is the same call.
-            if self.rules and self.rules.are_judged_when_queued and not options.get("retries"):
+            if self.rules and self.rules.are_judged_when_queued and not _is_retry(options):
                 options.update(zip(_POSITIONAL, more, strict=False))
                 options["task_id"] = options.get("task_id") or uuid()
                 send = functools.partial(super().apply_async, args, kwargs)
@@ -229,6 +232,11 @@ class AppTask(Task[Any, Any]):
         if isinstance(eta, datetime):
             return max(0.0, (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp() - time.time())
         return float((self.default_retry_delay if countdown is None else countdown) or 0)
+
+
+def _is_retry(options: dict[str, Any]) -> bool:
+    """Return whether it is the same call again, by whomever."""
+    return bool(options.get("retries") or REPLAY_HEADER in (options.get("headers") or {}))
 
 
 def _annotated(task: Any, name: str, app: Any) -> Any:

@@ -55,6 +55,7 @@ class TaskOptions(TypedDict, total=False):
     record_last_success: bool
     log_level: int
     peak_memory: int
+    submit: bool
     trail: bool
     unique: Unique
     concurrency: Concurrency

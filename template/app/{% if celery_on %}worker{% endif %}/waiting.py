@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
 from app.worker import flow_scripts as scripts
-from app.worker import messages
+from app.worker import messages, revocation
 from app.worker.broker import lua_script
 from app.worker.flow_control import CALL_HEADER, Rules, client
 from app.worker.heartbeat import HeartbeatThread
@@ -64,6 +64,12 @@ def limit_starts(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
             names = _names(rules, args, kwargs)
         except Exception as error:  # noqa: BLE001 - the task fails with it
             return tracer(task_id, args, kwargs, {**request, "refusal": error})
+        if _is_revoked(task_id):
+            # It needs no place, and waits for none.
+            try:
+                return tracer(task_id, args, kwargs, request)
+            finally:
+                _end(rules, names, task_id, tag, keeps_unique=False)
         try:
             outcome, *other = _start(rules, names, task_id, tag, request)
         except RedisError as error:
@@ -103,6 +109,14 @@ def end(request: Any) -> None:
 def _names(rules: Rules, args: Any, kwargs: Any) -> dict[str, str]:
     declared = {"u": rules.unique, "c": rules.concurrency, "t": rules.throttle, "d": rules.debounce}
     return {kind: rules.name(kind, rule, args, kwargs) for kind, rule in declared.items()}
+
+
+def _is_revoked(task_id: str) -> bool:
+    try:
+        return revocation.is_listed(task_id) and revocation.is_stored(task_id)
+    except RedisError:
+        # It is looked up again when it starts.
+        return False
 
 
 def _start(rules: Rules, names: dict[str, str], task_id: str, tag: str, request: dict[str, Any]) -> list[str]:

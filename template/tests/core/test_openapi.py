@@ -29,6 +29,8 @@ BODIES: dict[str, Any] = {
     "/thumbnails": {"file": "x"},
     "/reports": {"month": 1, "year": 2026},
     "/process": {},
+    "/tasks/cancel": {"filter": {"name": "x"}},
+    "/tasks/retry": {"filter": {"name": "x"}},
 }
 
 # RFC 9457, in the routes of the task API.

@@ -1,5 +1,6 @@
 """Flow control with real workers, which are killed."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from celery import states
 
 from app.core.celery import celery_app
 from app.worker.flow_control import Duplicate
+from app.worker.publish import cancel_many
 from app.worker.status import read_status
 from tests.e2e import redis_faults as faults
 from tests.e2e.conftest import FAST, Stack
@@ -164,6 +166,22 @@ def test_a_throttled_task_starts_no_more_often_in_any_period(fleet: Fleet, probe
     # Measured in the task, a little after its start.
     assert all(later - earlier > 1.8 for earlier, later in zip(times, times[3:], strict=False)), times
     assert times[-1] - times[0] < 7
+
+
+def test_cancelled_tasks_that_wait_for_a_rule_use_none_of_its_places(fleet: Fleet, probe_task: Any) -> None:
+    worker = fleet.start("threads")
+    queued = [probe_task("throttled").delay(number).id for number in range(60)]
+    wait_until(lambda: fleet.waiting() == 57, 20, "all but three to wait")
+    # The next worker does not know Celery's broadcast.
+    worker.stop()
+    cancelled = [number for number in range(59) if not fleet.done(number)]
+    assert len(cancelled) > 45
+    asyncio.run(cancel_many([queued[number] for number in cancelled]))
+    fleet.start("threads")
+    # With their places it would take 30 s.
+    wait_until(lambda: fleet.done(59), 10, "the last one to run")
+    wait_until(fleet.has_nothing_left, 20, "nothing to be left")
+    assert not any(fleet.done(number) for number in cancelled)
 
 
 def test_of_debounced_calls_the_last_one_runs_once(fleet: Fleet, probe_task: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.worker.publish import cancel
+from app.worker import history
+from app.worker.publish import RetryRefused, cancel, retry
 from app.worker.status import read_status
 from tests.e2e.conftest import FAST
 from tests.e2e.processes import Running, start_worker, wait_until
@@ -91,3 +92,77 @@ def test_what_has_ended_or_cannot_be_ended_says_so(
     assert _status(done.id) == "SUCCESS"
     assert [_runs(cache_client, number) for number in (1, 2)] == [1, 1]
     assert asyncio.run(cancel("never-queued")) is None
+
+
+def _retry(task_id: str) -> str:
+    result = asyncio.run(retry(task_id))
+    assert result is not None
+    return str(result.id)
+
+
+def _retry_when_stored(task_id: str) -> str:
+    """Retry a task that was cancelled while it waited, as soon as a worker has dropped its message."""
+
+    def retried() -> str | None:
+        try:
+            return _retry(task_id)
+        except RetryRefused:
+            return None
+
+    return str(wait_until(retried, 20, "the message to be stored"))
+
+
+@pytest.mark.parametrize(("pool", "task"), [("prefork", "interrupted"), ("threads", "async_mark")])
+def test_a_running_task_that_was_cancelled_runs_again_when_it_is_retried(
+    start: Start, broker: Any, probe_task: Any, cache_client: Any, pool: str, task: str
+) -> None:
+    cache_client.delete("probe:marks", "probe:starts")
+    start(pool)
+    cancelled = probe_task(task).delay(1, 60).id
+    wait_until(lambda: cache_client.hexists("probe:starts", "1"), 20, "the task to start")
+    assert _cancel(cancelled) in {"STARTED", "REVOKED"}
+    wait_until(lambda: _status(cancelled) == "REVOKED", 20, "the task to be ended")
+    assert _runs(cache_client, 1) == 0
+    again = _retry(cancelled)
+    wait_until(lambda: _status(again) == "SUCCESS", 20, "the retry to end")
+    record = history.read(again)
+    assert record is not None
+    assert (record.replay_of, record.kwargs, _runs(cache_client, 1)) == (cancelled, "{}", 1)
+    assert (_status(cancelled), _retry(cancelled)) == ("REVOKED", again)
+    _all_gone(broker)
+
+
+def test_what_ended_before_or_around_its_run_can_be_retried(
+    start: Start, broker: Any, probe_task: Any, cache_client: Any
+) -> None:
+    cache_client.delete("probe:marks")
+    waiting = probe_task("mark").delay(1).id
+    assert _cancel(waiting) == "REVOKED"
+    start()
+    again = _retry_when_stored(waiting)
+    wait_until(lambda: _status(again) == "SUCCESS", 20, "the retry to end")
+    assert _runs(cache_client, 1) == 1
+    # The worker's main process stores its end.
+    killed = probe_task("hard_limit").delay().id
+    wait_until(lambda: _status(killed) == "FAILURE", 20, "the time limit")
+    again = _retry(killed)
+    wait_until(lambda: _status(again) == "FAILURE", 20, "the time limit")
+    assert again != killed
+
+
+def test_a_task_that_is_cancelled_as_it_starts_either_runs_or_is_revoked(
+    start: Start, broker: Any, probe_task: Any, cache_client: Any
+) -> None:
+    cache_client.delete("probe:marks")
+    start("threads")
+    started = {}
+    for number in range(200):
+        task_id = probe_task("mark").delay(number, 0).id
+        started[number] = task_id
+        _cancel(task_id)
+    wait_until(lambda: all(_status(one) in {"SUCCESS", "REVOKED"} for one in started.values()), 30, "all to end")
+    _all_gone(broker)
+    outcomes = {number: _status(task_id) for number, task_id in started.items()}
+    assert {number for number in started if _runs(cache_client, number)} == {
+        number for number, state in outcomes.items() if state == "SUCCESS"
+    }

@@ -16,7 +16,7 @@ def encode(cursor: Cursor | None) -> str | None:
     return base64.urlsafe_b64encode(f"{cursor.time}:{cursor.task_id}".encode()).decode().rstrip("=")
 
 
-def decode(text: str | None) -> Cursor | None:
+def decode(text: str | None, where: str = "query") -> Cursor | None:
     """Return the cursor that a client gives back.
 
     Raises:
@@ -30,4 +30,4 @@ def decode(text: str | None) -> Cursor | None:
             raise ValueError("it has no time or no id")
         return Cursor(int(time), task_id)
     except (ValueError, binascii.Error) as error:
-        raise invalid(("query", "cursor"), "is not the next_cursor of a page") from error
+        raise invalid((where, "cursor"), "is not the next_cursor of a page") from error

@@ -1,20 +1,15 @@
 """GET /tasks/{task_id}: one task with its attempts and the tasks that it has queued."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, HTTPException, Path
+from fastapi import APIRouter
 
 from app.api.task_access import TaskViewerDep
-from app.features.tasks.platform.problems import ProblemRoute, problem_responses
-from app.features.tasks.platform.schemas import TaskDetail, detail
+from app.features.tasks.platform.problems import ProblemRoute, problem_responses, unknown_task
+from app.features.tasks.platform.schemas import TaskDetail, TaskId, detail
 from app.worker import history
 from app.worker.broker import in_thread
 from app.worker.history import TaskRecord
 
 router = APIRouter(tags=["tasks"], route_class=ProblemRoute, responses=problem_responses(401, 403, 404, 422, 503))
-
-TaskId = Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$", examples=["0b0f6a3e-8f8e-4f0e-9a53-5b0a3f3c2d11"])]
-"""The id of a task in a path."""
 
 
 @router.get("/tasks/{task_id}")
@@ -23,7 +18,7 @@ async def get_task(task_id: TaskId, viewer: TaskViewerDep) -> TaskDetail:
     found = await in_thread(_read, task_id)
     # The same response in both cases, so that it does not reveal which ids exist.
     if found is None or not viewer.may_see(found[0].owner):
-        raise HTTPException(404, f"You have no task {task_id}: it was never queued, or its record has expired.")
+        raise unknown_task(task_id)
     record, children = found
     return detail(record, [child for child in children if viewer.may_see(child.owner)])
 

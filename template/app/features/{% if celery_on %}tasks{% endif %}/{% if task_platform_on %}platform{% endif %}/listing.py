@@ -3,10 +3,11 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from app.api.task_access import TaskViewerDep
 from app.features.tasks.platform import cursors
+from app.features.tasks.platform.filters import TaskFilter
 from app.features.tasks.platform.problems import ProblemRoute, problem_responses
 from app.features.tasks.platform.schemas import TaskList, TaskSummary, summary
 from app.worker import history
@@ -14,20 +15,11 @@ from app.worker.broker import in_thread
 
 router = APIRouter(tags=["tasks"], route_class=ProblemRoute, responses=problem_responses(401, 403, 422, 503))
 
-_Text = Annotated[str | None, Field(min_length=1, max_length=255)]
 
-
-class TaskQuery(BaseModel):
+class TaskQuery(TaskFilter):
     """Which tasks to return. All filters must match; an unknown parameter is an error, as it would not filter."""
 
-    model_config = ConfigDict(extra="forbid")
-
     state: Literal["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE", "REVOKED", "UNTRACKED"] | None = None
-    name: _Text = Field(None, description="The name of the task", examples=["report.render"])
-    queue: _Text = Field(None, examples=["default"])
-    owner: _Text = Field(None, description="For operators: the owner", examples=["user-7"])
-    since: AwareDatetime | None = Field(None, description="Queued at this time or later, with a time zone")
-    until: AwareDatetime | None = Field(None, description="Queued at this time or earlier, with a time zone")
     cursor: str | None = Field(None, max_length=cursors.MAX_LENGTH, description="`next_cursor` of the page before")
     limit: int = Field(50, ge=1, le=history.MAX_LIMIT)
 
@@ -39,17 +31,9 @@ async def list_tasks(query: Annotated[TaskQuery, Query()], viewer: TaskViewerDep
     A user sees their own tasks, an operator all. Follow `next_cursor` until it is null, also over a page without tasks.
     """
     after = cursors.decode(query.cursor)
-    if viewer.owner is not None and query.owner not in {None, viewer.owner}:
-        # Not a 403: whether others have tasks is not revealed.
+    which = query.records_of(viewer, query.state)
+    if which is None:
         return TaskList(tasks=[], next_cursor=None)
-    which = history.Filter(
-        state=query.state,
-        name=query.name,
-        queue=query.queue,
-        owner=viewer.owner or query.owner,
-        since=query.since,
-        until=query.until,
-    )
     page = await in_thread(history.page, which, after, query.limit)
     tasks = [TaskSummary(**summary(record)) for record in page.records]
     return TaskList(tasks=tasks, next_cursor=cursors.encode(page.next))

@@ -1,5 +1,6 @@
 """Errors as problem details (RFC 9457): `APIRouter(route_class=ProblemRoute, responses=problem_responses(404))`."""
 
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,14 +11,22 @@ from fastapi.routing import APIRoute
 
 from app.api.errors import AsciiResponse
 from app.worker.broker import QueueUnavailable
+from app.worker.flow_control import NotQueued
+from app.worker.idempotency import IdempotencyKeyReused
+from app.worker.job_limit import TooManyJobs
+from app.worker.replay import RetryRefused
+from app.worker.serializer import InvalidArguments
 
 MEDIA_TYPE = "application/problem+json"
 
 _DESCRIPTIONS = {
+    400: "The body is incomplete or does not match its Content-Type",
     401: "The access token is missing or invalid",
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
+    409: "The state of the task, or an earlier request, does not allow this",
     422: "A parameter is invalid; `errors` has each",
+    429: "A limit does not allow more tasks; try again after the seconds in Retry-After",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
 }
 
@@ -59,10 +68,23 @@ class ProblemRoute(APIRoute):
                 return ProblemResponse(422, "The request is invalid.", errors)
             except HTTPException as error:
                 return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
+            except InvalidArguments as error:
+                errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]
+                return ProblemResponse(422, "The request is invalid.", errors)
+            except (IdempotencyKeyReused, RetryRefused) as error:
+                return ProblemResponse(409, str(error))
+            except (NotQueued, TooManyJobs) as error:
+                seconds = max(1, math.ceil(getattr(error, "retry_after", 30)))
+                return ProblemResponse(429, str(error), headers={"Retry-After": str(seconds)})
             except QueueUnavailable as error:
                 return ProblemResponse(503, str(error), headers={"Retry-After": "5"})
 
         return handle_with_problems
+
+
+def unknown_task(task_id: str) -> HTTPException:
+    """Return the error for a task that does not exist, and for one that the client may not see."""
+    return HTTPException(404, f"You have no task {task_id}: it was never queued, or its record has expired.")
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,12 +1,16 @@
 """What the routes return about tasks."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.features.tasks.routes import to_json
 from app.worker.history import TaskRecord
+
+TaskId = Annotated[str, Path(max_length=155, pattern=r"^[\w.:-]+$", examples=["0b0f6a3e-8f8e-4f0e-9a53-5b0a3f3c2d11"])]
+"""The id of a task in a path."""
 
 _EXAMPLE: dict[str, JsonValue] = {
     "task_id": "0b0f6a3e-8f8e-4f0e-9a53-5b0a3f3c2d11",
