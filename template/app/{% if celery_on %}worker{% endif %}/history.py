@@ -106,7 +106,7 @@ def read(task_id: str) -> TaskRecord | None:
         redis.exceptions.RedisError: Redis does not answer.
     """
     text = results_client().get(record_key(task_id))
-    return _parse(task_id, text) if text else None
+    return parse(task_id, text) if text else None
 
 
 def children(record: TaskRecord, limit: int = MAX_LIMIT) -> list[TaskRecord]:
@@ -154,12 +154,13 @@ def _call(
 
 def _records(found: Sequence[bytes]) -> Iterable[TaskRecord]:
     for task_id, text in zip(found[::2], found[1::2], strict=True):
-        record = _parse(task_id.decode(), text)
+        record = parse(task_id.decode(), text)
         if record is not None:
             yield record
 
 
-def _parse(task_id: str, text: bytes) -> TaskRecord | None:
+def parse(task_id: str, text: bytes) -> TaskRecord | None:
+    """Return the record that a text has, or None if another program wrote it."""
     lines = text.decode(errors="replace").split("\n")
     if len(lines) < len(FIELDS):
         return None
