@@ -18,6 +18,7 @@ _DESCRIPTIONS = {
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
     422: "A parameter is invalid; `errors` has each",
+    429: "The client has reached a limit; try again after the seconds in Retry-After",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
 }
 
@@ -58,6 +59,8 @@ class ProblemRoute(APIRoute):
                 errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
                 return ProblemResponse(422, "The request is invalid.", errors)
             except HTTPException as error:
+                if error.status_code < HTTPStatus.BAD_REQUEST:
+                    raise
                 return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
             except QueueUnavailable as error:
                 return ProblemResponse(503, str(error), headers={"Retry-After": "5"})
