@@ -22,6 +22,7 @@ Queue a task and read its state
     history            records by id, and newest first by state, name, queue and owner
     status             `TaskStatus`, read from the result store
     replay             runs a task again that has failed or was revoked, with its stored message
+    watch              follows tasks: their records as they change, over one Redis connection for all watchers
     revocation         cancelled tasks, stored so that restarted workers know them
 
 Run a task
@@ -36,6 +37,7 @@ Run a task
     start              whether a task may run: revocation, redelivery limit, success before and STARTED in one round trip
     time_limits        hard and soft time limits that fit together
     waiting            which tasks may start now, and which wait for a rule of `flow_control`
+    task_progress      `progress(done, total, "resizing")`, from a task
     payload_versions   upgrades the messages that an older release queued
     result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed

@@ -67,6 +67,8 @@ class ProblemRoute(APIRoute):
                 errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
                 return ProblemResponse(422, "The request is invalid.", errors)
             except HTTPException as error:
+                if error.status_code < HTTPStatus.BAD_REQUEST:
+                    raise
                 return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
             except InvalidArguments as error:
                 errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]
