@@ -21,7 +21,7 @@ Queue a task and read its state
     record_scripts     the Lua of the records: written with the state, indexed and trimmed in the same call
     history            records by id, and newest first by state, name, queue and owner
     status             `TaskStatus`, read from the result store
-    replay             runs a task again that has failed or was revoked, with its stored message
+    rerun              runs a task again that has failed or was revoked, with its stored message
     watch              follows tasks: their records as they change, over one Redis connection for all watchers
     revocation         cancelled tasks, stored so that restarted workers know them
 

@@ -20,7 +20,7 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import owners, records, redelivery, replay, revocation, start, task_progress
+from app.worker import owners, records, redelivery, rerun, revocation, start, task_progress
 from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
 from app.worker.record_scripts import RECORD, SUFFIX
@@ -157,8 +157,8 @@ class RetriedWrites:
                 request.start = start.Start(bool(is_revoked), redeliveries, ended.decode() == states.SUCCESS)
         else:
             if state in states.PROPAGATE_STATES:
-                keys.append(replay.message_key(task_id))
-                args.append(replay.message(request))
+                keys.append(rerun.message_key(task_id))
+                args.append(rerun.message(request))
             (_END if ends else _STORE)(backend.client, keys, args)
         return result
 

@@ -14,7 +14,7 @@ from app.worker.broker import QueueUnavailable
 from app.worker.flow_control import NotQueued
 from app.worker.idempotency import IdempotencyKeyReused
 from app.worker.job_limit import TooManyJobs
-from app.worker.replay import RetryRefused
+from app.worker.rerun import RetryRefused
 from app.worker.serializer import InvalidArguments
 
 MEDIA_TYPE = "application/problem+json"
