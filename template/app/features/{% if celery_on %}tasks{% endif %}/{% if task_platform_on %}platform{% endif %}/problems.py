@@ -17,6 +17,7 @@ _DESCRIPTIONS = {
     401: "The access token is missing or invalid",
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
+    409: "It cannot be done as things are; `detail` has the reason",
     422: "A parameter is invalid; `errors` has each",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
 }
@@ -65,12 +66,13 @@ class ProblemRoute(APIRoute):
         return handle_with_problems
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI documents for these statuses."""
-    return {status: _documented(status) for status in statuses}
+def problem_responses(*statuses: int, not_found: str | None = None) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI documents for these statuses; `not_found` is what a 404 says instead of that there is no such task."""
+    descriptions = _DESCRIPTIONS | ({404: not_found} if not_found else {})
+    return {status: _documented(status, descriptions[status]) for status in (*statuses, *([404] if not_found else []))}
 
 
-def _documented(status: int) -> dict[str, Any]:
+def _documented(status: int, description: str) -> dict[str, Any]:
     title, text = HTTPStatus(status).phrase, {"type": "string"}
     properties: dict[str, Any] = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text}
     if status == 422:
@@ -78,5 +80,5 @@ def _documented(status: int) -> dict[str, Any]:
         error = {"type": "object", "properties": {"type": text, "loc": location, "msg": text}}
         properties["errors"] = {"type": "array", "items": error}
     schema = {"type": "object", "required": ["type", "title", "status", "detail"], "properties": properties}
-    example = {"type": "about:blank", "title": title, "status": status, "detail": f"{_DESCRIPTIONS[status]}."}
-    return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
+    example = {"type": "about:blank", "title": title, "status": status, "detail": f"{description}."}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
