@@ -21,8 +21,6 @@ class HeartbeatScheduler:
     """Mixed into one of Celery's schedulers."""
 
     app: Any
-    schedule: Any
-    producer: Any
     _last_heartbeat = float("-inf")
     _served_at = float("-inf")
 
@@ -67,11 +65,13 @@ class HeartbeatScheduler:
 
     def all_entries(self) -> Iterable[Any]:
         """Return all entries of the schedule."""
-        return list(self.schedule.values())
+        scheduler: Any = self
+        return list(scheduler.schedule.values())
 
     def find_entry(self, name: str) -> Any:
         """Return an entry, or None if there is none of that name."""
-        return self.schedule.get(name)
+        scheduler: Any = self
+        return scheduler.schedule.get(name)
 
     def _queue(self, entry: Any, producer: Any, *, advance: bool, **kwargs: Any) -> Any:
         if "expires" not in entry.options:
@@ -107,10 +107,11 @@ class HeartbeatScheduler:
             _logger.warning("the schedule has no entry %r to run", name)
         else:
             # With an id that is known already: if this beat dies now, another one queues the same task.
+            scheduler: Any = self
             options = entry.options
             entry.options = {**options, "task_id": schedule_control.requested_id(request)}
             try:
-                self._queue(entry, self.producer, advance=False)
+                self._queue(entry, scheduler.producer, advance=False)
             except SchedulingError as error:
                 if isinstance(_cause(error), OUTAGES):
                     raise _cause(error) from error
@@ -124,7 +125,7 @@ class HeartbeatScheduler:
             wait = entry.schedule.remaining_estimate(entry.last_run_at) if entry.last_run_at else None
         except Exception:  # noqa: BLE001 - a schedule of the project's own; beat logs it when it looks whether the entry is due
             wait = None
-        next_run = time.time() + max(0.0, wait.total_seconds()) if wait is not None else None
+        next_run = round(time.time() + max(0.0, wait.total_seconds())) if wait is not None else None
         enabled = getattr(entry, "enabled", True)
         return Description(entry.task, str(entry.schedule).strip("<>"), next_run, enabled=bool(enabled))
 

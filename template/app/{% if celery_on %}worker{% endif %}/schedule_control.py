@@ -56,7 +56,7 @@ class Description:
 
     task: str
     schedule: str
-    next_run: float | None
+    next_run: int | None
     """When it is due, in seconds since 1970; None if never, or unknown."""
     enabled: bool = True
 

@@ -1,4 +1,4 @@
-"""GET /queues and /workers for an operator, without workers; tests/e2e/platform/test_operators.py has them."""
+"""GET /queues and /workers for an operator, without workers; tests/e2e/platform/test_paused_queues.py has them."""
 
 import json
 import time

@@ -35,7 +35,7 @@ router = APIRouter(
     responses=problem_responses(401, 403, 422, 503),
 )
 
-LetterId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
+LetterId = Annotated[str, Path(pattern=r"^[0-9A-Za-z_]{1,64}$", examples=["9f86d081884c7d659a2feaa0c55ad015"])]
 """The id of a dead letter in a path."""
 
 _Text = Annotated[str | None, Field(min_length=1, max_length=255)]
@@ -209,14 +209,14 @@ async def delete_dead_letter(letter_id: LetterId, _: OperatorDep) -> None:
         raise _not_found(letter_id)
 
 
-@router.post("/dead-letters/replay")
+@router.post("/dead-letters/replay", responses=problem_responses(400, 413))
 async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> BulkResult:
     """Replay the dead letters that match, the oldest first, up to `limit` and as many as take two seconds."""
     change = replay.check if which.dry_run else replay.replay
     return await in_thread(_change, which, lambda client, letter_id: change(client, letter_id, alone=which.alone))
 
 
-@router.post("/dead-letters/delete")
+@router.post("/dead-letters/delete", responses=problem_responses(400, 413))
 async def delete_dead_letters(which: Bulk, _: OperatorDep) -> BulkResult:
     """Delete the dead letters that match, the oldest first, up to `limit`."""
     return await in_thread(_change, which, (lambda *_: True) if which.dry_run else dead_letters.delete)

@@ -14,10 +14,12 @@ from app.worker.broker import QueueUnavailable
 MEDIA_TYPE = "application/problem+json"
 
 _DESCRIPTIONS = {
+    400: "The body is incomplete or does not match its Content-Type",
     401: "The access token is missing or invalid",
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
     409: "It cannot be done as things are; `detail` has the reason",
+    413: "The body exceeds the route's size limit",
     422: "A parameter is invalid; `errors` has each",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
 }

@@ -1,4 +1,4 @@
-"""What operators do to running workers: pause queues, see what runs, replay what has failed."""
+"""Running workers take nothing from paused queues, and say what they run."""
 
 import threading
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.worker import dead_letters, paused_queues, queue_states, replay, worker_reports
+from app.worker import paused_queues, queue_states, worker_reports
 from app.worker.queue_states import QueueState
 from app.worker.status import read_status
 from tests.e2e.conftest import FAST
@@ -147,54 +147,6 @@ def test_a_worker_says_what_it_runs(worker: Running, broker: Any, probe_task: An
     )
     assert (state.running, state.taken, state.workers) == (1, 2, 1)
     wait_until(lambda: all(_is_success(one.id) for one in (running, *waiting)), 30, "all to end")
-
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_task_that_fails_for_good_becomes_a_dead_letter_and_is_replayed(
-    pool: str, broker: Any, probe_task: Any, cache_client: Any, tmp_path: Path
-) -> None:
-    broker.flushdb()
-    cache_client.delete("probe:mended")
-    running = start_worker(tmp_path / "worker.log", pool=pool, **FAST)
-    try:
-        failed = probe_task("mended").delay(9).id
-        (letter,) = wait_until(lambda: dead_letters.letters(broker), 20, "the dead letter")
-        assert (letter.summary.task_id, letter.summary.error) == (failed, "ValueError")
-        wait_until(lambda: not broker.hlen("unacked"), 10, "the message to be acknowledged")
-        cache_client.set("probe:mended", 1)
-        again = replay.replay(broker, letter.letter_id)
-        assert again is not None
-        wait_until(lambda: _is_success(again), 20, "the replay to succeed")
-        assert dead_letters.letters(broker) == []
-        status = read_status(failed)
-        assert status is not None
-        assert status.status == "FAILURE"
-    finally:
-        running.stop()
-
-
-def test_a_task_that_is_redelivered_too_often_becomes_a_dead_letter(
-    broker: Any, probe_task: Any, cache_client: Any, tmp_path: Path
-) -> None:
-    broker.flushdb()
-    running = start_worker(tmp_path / "worker.log", **FAST)
-    try:
-        died = probe_task("die").delay().id
-        (letter,) = wait_until(lambda: dead_letters.letters(broker), 60, "the dead letter")
-        assert (letter.summary.task_id, letter.summary.error) == (died, "RedeliveryLimitExceeded")
-        # A failure without `dead_letter` is none.
-        failed = probe_task("fail").delay().id
-        wait_until(lambda: (found := read_status(failed)) and found.ready, 20, "the task to fail")
-        assert len(dead_letters.letters(broker)) == 1
-    finally:
-        running.stop()
-
-
-def test_a_task_over_its_hard_time_limit_becomes_a_dead_letter(worker: Running, broker: Any, probe_task: Any) -> None:
-    broker.delete(*dead_letters.KEYS)
-    late = probe_task("mended_late").delay().id
-    (letter,) = wait_until(lambda: dead_letters.letters(broker), 20, "the dead letter")
-    assert (letter.summary.task_id, letter.summary.error) == (late, "TimeLimitExceeded")
 
 
 def test_two_workers_apply_a_pause_while_tasks_are_queued_and_none_is_lost(
