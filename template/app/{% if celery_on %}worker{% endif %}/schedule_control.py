@@ -182,7 +182,7 @@ def _entry(
     last_run = max(filter(None, (last_run, float(time) if time else None)), default=None)
     return Entry(
         name=name.decode(),
-        description=Description(*described),
+        description=Description(*described[:4]),
         last_run=_time(last_run),
         last_task=last_task,
         paused_since=_time(int(paused)) if paused else None,

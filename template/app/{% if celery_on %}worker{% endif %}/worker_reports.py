@@ -96,7 +96,7 @@ def workers(client: Any) -> list[Worker]:
     names = sorted(heartbeats)
     texts = client.mget(map(_key, names)) if names else []
     return [
-        Worker(name, heartbeats[name], Report(**json.loads(text)) if text else None)
+        Worker(name, heartbeats[name], _report(json.loads(text)) if text else None)
         for name, text in zip(names, texts, strict=True)
     ]
 
@@ -125,6 +125,12 @@ def _running_tasks(state: Any, **_: object) -> Any:
     running, _waiting = _requests()
     running.sort(key=lambda request: request.time_start or 0)
     return [[request.id, request.name, _queue(request), request.time_start] for request in running[:MAX_TASKS]]
+
+
+def _report(fields: dict[str, Any]) -> Report | None:
+    # Another release may report more, or less.
+    known = {name: fields[name] for name in Report.__dataclass_fields__ if name in fields}
+    return Report(**known) if len(known) == len(Report.__dataclass_fields__) else None
 
 
 def _task(values: list[Any]) -> RunningTask:

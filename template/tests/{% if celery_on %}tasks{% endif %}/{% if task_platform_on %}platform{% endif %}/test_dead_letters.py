@@ -1,5 +1,7 @@
 """The routes of dead letters for an operator."""
 
+import base64
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -73,6 +75,23 @@ async def test_a_dead_letter_is_shown_with_its_arguments(client: httpx.AsyncClie
     shown = (await client.get(f"/dead-letters/{letter_id}")).json()
     assert (shown["letter_id"], len(shown["arguments"]), shown["keyword_arguments"]) == (letter_id, 1, {})
     assert (shown["headers"]["task"], shown["body"]) == (process_task.name, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff", b"no JSON", b"[" * 30_000, b"[[" + b"[" * 200 + b"]" * 200 + b"], {}, {}]", b"[[], {}]", b'{"a": NaN}'],
+)
+async def test_a_message_that_no_worker_can_run_is_shown_as_it_is(
+    body: bytes, client: httpx.AsyncClient, broker: Any
+) -> None:
+    message = received()
+    message.body = body
+    message.headers["deep"] = json.loads("[" * 200 + "]" * 200)
+    dead_letters.keep(message, ValueError("\ud800"))
+    response = await client.get(f"/dead-letters/{dead_letters.letters(broker)[0].letter_id}")
+    assert response.status_code == 200, response.text
+    assert base64.b64decode(response.json()["body"]) == body
+    assert response.json()["arguments"] is None
 
 
 async def test_redacted_arguments_are_shown_nowhere_and_not_replayed(client: httpx.AsyncClient, broker: Any) -> None:

@@ -19,6 +19,7 @@ from app.worker.broker import broker_client, in_thread
 from app.worker.dead_letters import DeadLetter
 from app.worker.history import Cursor
 from app.worker.replay import NotReplayable
+from app.worker.serializer import InvalidArguments, check_arguments
 
 MAX_BULK = 100
 """Dead letters that one call changes."""
@@ -127,7 +128,7 @@ class LetterList(BaseModel):
 class LetterDetail(LetterSummary):
     """A dead letter with its message."""
 
-    headers: Any
+    headers: Any = Field(description="Null if they are nested too deeply to be shown")
     properties: Any
     content_type: str | None
     content_encoding: str | None
@@ -294,21 +295,30 @@ def _detail(letter: DeadLetter, message: dict[str, Any]) -> LetterDetail:
         hidden = dict.fromkeys(("argsrepr", "kwargsrepr"), dead_letters.HIDDEN)
         headers = {**headers, **hidden} if isinstance(headers, dict) else None
     elif letter.summary.size <= MAX_SHOWN:
-        content = replay.decoded(message["body"])
+        content = _shown(replay.decoded(message["body"]))
         if content is None:
             body = message["body"]
         else:
-            arguments, keyword_arguments, _ = to_json(content)
+            arguments, keyword_arguments, _ = content
     return LetterDetail(
         **_summary(letter),
-        headers=to_json(headers),
-        properties=to_json(message["properties"]),
+        headers=_shown(headers),
+        properties=_shown(message["properties"]),
         content_type=to_json(message["content-type"]),
         content_encoding=to_json(message["content-encoding"]),
         arguments=arguments,
         keyword_arguments=keyword_arguments,
         body=body,
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return what a response can contain of a message, which may be the reason why no worker could run it."""
+    try:
+        check_arguments(value=value)
+    except InvalidArguments:
+        return None
+    return to_json(value)
 
 
 def _not_found(letter_id: str) -> HTTPException:
