@@ -231,7 +231,7 @@ def _summary(letter: Mapping[str, Any], error: str, size: int) -> Summary:
     headers = letter["headers"] if isinstance(letter["headers"], dict) else {}
     name = _text(headers.get("task"))
     is_redacted = headers.get("argsrepr") == HIDDEN
-    is_redacted = is_redacted or bool(getattr(current_app.tasks.get(name), "redact_arguments", False))
+    is_redacted = is_redacted or bool(getattr(current_app.tasks.get(name or ""), "redact_arguments", False))
     return Summary(
         task=name,
         task_id=_text(headers.get("id")),

@@ -192,7 +192,12 @@ def test_a_replay_that_redis_refuses_keeps_the_letter_and_leaves_no_record(
     letter_id = _stored(broker, received())
     broker.set("default" + messages.keys().ending(3), "no list")
     seen: list[str] = []
-    monkeypatch.setattr(replay, "uuid", lambda: seen.append(str(uuid.uuid4())) or seen[-1])
+
+    def new_id() -> str:
+        seen.append(str(uuid.uuid4()))
+        return seen[-1]
+
+    monkeypatch.setattr(replay, "uuid", new_id)
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         replay.replay(broker, letter_id)
     assert [letter.letter_id for letter in dead_letters.letters(broker)] == [letter_id]

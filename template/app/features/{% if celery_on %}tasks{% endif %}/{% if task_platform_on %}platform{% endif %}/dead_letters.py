@@ -1,5 +1,6 @@
 """The routes of dead letters, for operators."""
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -213,14 +214,18 @@ async def delete_dead_letter(letter_id: LetterId, _: OperatorDep) -> None:
 @router.post("/dead-letters/replay", responses=problem_responses(400, 413))
 async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> BulkResult:
     """Replay the dead letters that match, the oldest first, up to `limit` and as many as take two seconds."""
-    change = replay.check if which.dry_run else replay.replay
-    return await in_thread(_change, which, lambda client, letter_id: change(client, letter_id, alone=which.alone))
+    change: Callable[..., object] = replay.check if which.dry_run else replay.replay
+    return await in_thread(_change, which, functools.partial(change, alone=which.alone))
 
 
 @router.post("/dead-letters/delete", responses=problem_responses(400, 413))
 async def delete_dead_letters(which: Bulk, _: OperatorDep) -> BulkResult:
     """Delete the dead letters that match, the oldest first, up to `limit`."""
-    return await in_thread(_change, which, (lambda *_: True) if which.dry_run else dead_letters.delete)
+    return await in_thread(_change, which, _keep if which.dry_run else dead_letters.delete)
+
+
+def _keep(_client: Any, _letter_id: str) -> bool:
+    return True
 
 
 def _change(which: Bulk, change: Callable[[Any, str], object]) -> BulkResult:
