@@ -144,6 +144,14 @@ async def test_a_bulk_call_changes_nothing_unless_asked_and_is_bounded(
     assert all((one["task_id"] is not None) == (action == "replay") for one in done["done"])
 
 
+async def test_refused_letters_do_not_keep_a_bulk_call_from_the_others(client: httpx.AsyncClient, broker: Any) -> None:
+    refused = [_bury(broker, argsrepr=dead_letters.HIDDEN) for _ in range(3)]
+    stored = [_bury(broker) for _ in range(2)]
+    result = (await client.post("/dead-letters/replay", json={"limit": 2, "dry_run": False})).json()
+    assert [one["letter_id"] for one in result["done"]] == stored
+    assert ([one["letter_id"] for one in result["refused"]], result["remaining"]) == (refused, 0)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

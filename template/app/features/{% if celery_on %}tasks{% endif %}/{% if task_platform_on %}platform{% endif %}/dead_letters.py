@@ -158,7 +158,7 @@ class BulkResult(BaseModel):
     dry_run: bool
     done: list[Replayed]
     refused: list[Refused]
-    remaining: int = Field(description="Other dead letters that match")
+    remaining: int = Field(description="Other dead letters that match and were not looked at")
 
 
 @router.get("/dead-letters")
@@ -213,7 +213,7 @@ async def delete_dead_letter(letter_id: LetterId, _: OperatorDep) -> None:
 
 @router.post("/dead-letters/replay", responses=problem_responses(400, 413))
 async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> BulkResult:
-    """Replay the dead letters that match, the oldest first, up to `limit` and as many as take two seconds."""
+    """Replay the dead letters that match, the oldest first, up to `limit` and as many as fit into the time of a request."""
     change: Callable[..., object] = replay.check if which.dry_run else replay.replay
     return await in_thread(_change, which, functools.partial(change, alone=which.alone))
 
@@ -236,8 +236,9 @@ def _change(which: Bulk, change: Callable[[Any, str], object]) -> BulkResult:
     with broker_client() as client:
         letters = [letter for letter in reversed(dead_letters.letters(client)) if which.matches(letter)]
         looked_at = 0
-        for letter in letters[: which.limit]:
-            if time.monotonic() > deadline:
+        for letter in letters:
+            # Those that are refused do not count: they stay, and would be the oldest ones again in the next call.
+            if len(done) == which.limit or time.monotonic() > deadline:
                 break
             looked_at += 1
             try:
