@@ -16,6 +16,7 @@ from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.worker import state
 from celery.worker.control import inspect_command
 
+from app.core.config.celery import celery_settings
 from app.worker import liveness
 from app.worker.broker import lua_script
 
@@ -23,7 +24,8 @@ MAX_TASKS = 100
 """Running tasks that a worker names in an answer."""
 
 _COMMAND = "running_tasks"
-_ANSWER_WITHIN = 1.0
+# Shorter than the time within which a request must be answered.
+_ANSWER_WITHIN = min(0.8, celery_settings.publish_timeout / 3)
 _state: Any = state
 
 # A full Redis takes it, as a heartbeat.
