@@ -85,7 +85,9 @@ class HeartbeatScheduler:
             schedule_health.record_failure(entry.name, _cause(error))
             raise
         schedule_health.record_success(entry.name)
-        schedule_control.record_run(entry.name, result.id)
+        task_id = getattr(result, "id", None)
+        if task_id:
+            schedule_control.record_run(entry.name, task_id)
         return result
 
     def _serve_operators(self) -> None:
