@@ -110,16 +110,14 @@ class HeartbeatScheduler:
         else:
             # With an id that is known already: if this beat dies now, another one queues the same task.
             scheduler: Any = self
-            options = entry.options
-            entry.options = {**options, "task_id": schedule_control.requested_id(request)}
+            options = {**entry.options, "task_id": schedule_control.requested_id(request)}
             try:
-                self._queue(entry, scheduler.producer, advance=False)
+                # A copy: the scheduler may store the entry itself at any time.
+                self._queue(type(entry)(**dict(entry, options=options)), scheduler.producer, advance=False)
             except SchedulingError as error:
                 if isinstance(_cause(error), OUTAGES):
                     raise _cause(error) from error
                 _logger.error("the schedule's entry %r cannot be run: %r", name, error)
-            finally:
-                entry.options = options
         schedule_control.done(name, request)
 
     def _describe(self, entry: Any) -> Description:
