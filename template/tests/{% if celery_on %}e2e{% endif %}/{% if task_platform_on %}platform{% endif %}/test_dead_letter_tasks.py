@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import app.core.celery  # noqa: F401 - the queues are those of this application
 from app.worker import dead_letters, replay
 from app.worker.status import read_status
 from tests.e2e.conftest import FAST

