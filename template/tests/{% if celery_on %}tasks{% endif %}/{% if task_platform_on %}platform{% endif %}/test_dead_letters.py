@@ -178,7 +178,7 @@ async def test_a_frozen_redis_is_a_503(client: httpx.AsyncClient, monkeypatch: p
         raise QueueUnavailable("The task queue does not answer; try again later.")
 
     monkeypatch.setattr("app.features.tasks.platform.dead_letters.in_thread", refuse)
-    calls = [
+    calls: list[tuple[str, str, Any]] = [
         ("GET", "", None),
         ("GET", f"/{UNKNOWN}", None),
         ("DELETE", f"/{UNKNOWN}", None),
