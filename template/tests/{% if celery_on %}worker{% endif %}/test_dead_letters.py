@@ -150,7 +150,7 @@ def test_a_replay_queues_the_message_as_a_new_task(broker: Any) -> None:
     assert (record.state, record.replay_of, record.queue) == ("PENDING", message.headers["id"], "default")
 
 
-def test_of_two_replays_at_once_one_queues_thereceived(broker: Any) -> None:
+def test_of_two_replays_at_once_one_queues_the_message(broker: Any) -> None:
     for _ in range(10):
         letter_id = _stored(broker, received())
         both = threading.Barrier(2)
@@ -171,7 +171,7 @@ def test_of_two_replays_at_once_one_queues_thereceived(broker: Any) -> None:
         broker.delete("default" + messages.keys().ending(3))
 
 
-def test_a_replay_that_runs_twice_because_its_answer_was_lost_queues_onereceived(
+def test_a_replay_that_runs_twice_because_its_answer_was_lost_queues_one_message(
     broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     letter_id = _stored(broker, received())
