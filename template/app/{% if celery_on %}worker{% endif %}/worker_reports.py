@@ -15,6 +15,7 @@ from celery import current_app
 from celery.concurrency.thread import TaskPool as ThreadsPool
 from celery.worker import state
 from celery.worker.control import inspect_command
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.config.celery import celery_settings
 from app.worker import liveness
@@ -111,7 +112,11 @@ def running_tasks(names: list[str]) -> dict[str, list[RunningTask]]:
     """
     if not names:
         return {}
-    replies = current_app.control.broadcast(_COMMAND, destination=names, reply=True, timeout=_ANSWER_WITHIN) or []
+    try:
+        replies = _ask(names)
+    except RedisConnectionError:
+        # Redis has closed a connection of the pool; if it is down, the second attempt fails at once.
+        replies = _ask(names)
     return {
         name: [_task(task) for task in tasks]
         for reply in replies
@@ -119,6 +124,10 @@ def running_tasks(names: list[str]) -> dict[str, list[RunningTask]]:
         # A worker of another release answers with an error.
         if isinstance(tasks, list)
     }
+
+
+def _ask(names: list[str]) -> list[dict[str, Any]]:
+    return current_app.control.broadcast(_COMMAND, destination=names, reply=True, timeout=_ANSWER_WITHIN) or []
 
 
 @inspect_command(name=_COMMAND)
