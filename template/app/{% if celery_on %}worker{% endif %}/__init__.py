@@ -49,12 +49,16 @@ When a worker or a message fails: docs/worker-failures.md
     shutdown           graceful shutdown: finish what can be finished, requeue the rest
     unknown_tasks      requeues tasks that only another release knows
     poison_messages    fails and dead-letters messages that no worker can run
-    dead_letters       the dead-letter list
+    dead_letters       messages whose tasks have ended for good, stored whole
+    replay             queues the message of a dead letter again
 
 Health
     liveness           `LivenessHeartbeat`, the probe file and the checks of GET /ready
     progress           whether a worker's consumer makes progress
     heartbeat          the thread that both heartbeats of a worker run on
+    worker_reports     what each worker consumes and runs
+    queue_states       what waits in each queue, for how long, and what of it runs
+    paused_queues      queues from which workers take nothing
     permissions        what the Redis users must be allowed to do
 
 The schedule
@@ -62,6 +66,7 @@ The schedule
     schedule           the scheduler of one beat
     last_runs          when each entry last ran, in Redis
     schedule_health    entries that could not be queued
+    schedule_control   the entries as beat has them, paused ones, and those that are to run now
     summer_time        entries that skip the repeated hour in autumn
 
     broker             the Redis clients of the broker and of the result store

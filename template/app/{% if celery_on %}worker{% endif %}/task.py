@@ -58,6 +58,9 @@ class AppTask(Task[Any, Any]):
     redact_arguments = False
     """Whether Flower, and other consumers of events, get no arguments of the task."""
 
+    dead_letter = False
+    """Whether its message becomes a dead letter when it fails: it raised with no retry left, or exceeded its hard time limit."""
+
     is_async = False
     """Whether its body is `async def`; set by `AppTask`."""
 

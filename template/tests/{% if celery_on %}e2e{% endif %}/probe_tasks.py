@@ -368,3 +368,19 @@ async def report_progress_async(of: int) -> None:
     for number in range(1, of + 1):
         progress(number, of, "working")
         await asyncio.sleep(0.2)
+
+
+@celery_app.task(name="probe.mended", bind=True, dead_letter=True, max_retries=1)
+def mended(self: Any, number: int) -> int:
+    """Fail, also when it is retried, until it is mended."""
+    if not cache.sync.client.exists("probe:mended"):
+        raise self.retry(countdown=0, exc=ValueError("not mended"))
+    return number
+
+
+@celery_app.task(name="probe.mended_late", dead_letter=True, time_limit=1)
+def mended_late() -> None:
+    """Outlive its hard time limit."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        _work(20)
+    _work(20)

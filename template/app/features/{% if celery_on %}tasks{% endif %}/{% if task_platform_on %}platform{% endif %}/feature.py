@@ -1,7 +1,7 @@
-"""Declare the feature: the routes over the records of tasks, and those that act on tasks."""
+"""Declare the feature: the routes over the records of tasks, those that act on tasks, and those of operators."""
 
 from app.core.features import Feature
-from app.features.tasks.platform import actions, bulk, detail, events, listing
+from app.features.tasks.platform import actions, bulk, dead_letters, detail, events, listing, queues
 from app.features.tasks.platform.submission import submission_router, submittable
 
 feature = Feature(
@@ -12,6 +12,8 @@ feature = Feature(
         actions.router,
         bulk.router,
         submission_router(submittable()),
+        dead_letters.router,
+        queues.router,
     ],
     lifespan=events.ending_with_the_process,
 )
