@@ -22,7 +22,8 @@ Queue a task and read its state
     record_scripts     the Lua of the records: written with the state, indexed and trimmed in the same call
     history            records by id, and newest first by state, name, queue and owner
     status             `TaskStatus`, read from the result store
-    replay             runs a task again that has failed or was revoked, with its stored message
+    rerun              runs a task again that has failed or was revoked, with its stored message
+    watch              follows tasks: their records as they change, over one Redis connection for all watchers
     revocation         cancelled tasks, stored so that restarted workers know them
 
 Run a task
@@ -37,6 +38,7 @@ Run a task
     start              whether a task may run: revocation, redelivery limit, success before and STARTED in one round trip
     time_limits        hard and soft time limits that fit together
     waiting            which tasks may start now, and which wait for a rule of `flow_control`
+    task_progress      `progress(done, total, "resizing")`, from a task
     payload_versions   upgrades the messages that an older release queued
     result_backend     writes states to the result store, and retries while it refuses them
     workflow_failures  fails what can no longer run after a step of a workflow failed
@@ -48,12 +50,16 @@ When a worker or a message fails: docs/worker-failures.md
     shutdown           graceful shutdown: finish what can be finished, requeue the rest
     unknown_tasks      requeues tasks that only another release knows
     poison_messages    fails and dead-letters messages that no worker can run
-    dead_letters       the dead-letter list
+    dead_letters       messages whose tasks have ended for good, stored whole
+    replay             queues the message of a dead letter again
 
 Health
     liveness           `LivenessHeartbeat`, the probe file and the checks of GET /ready
     progress           whether a worker's consumer makes progress
     heartbeat          the thread that both heartbeats of a worker run on
+    worker_reports     what each worker consumes and runs
+    queue_states       what waits in each queue, for how long, and what of it runs
+    paused_queues      queues from which workers take nothing
     permissions        what the Redis users must be allowed to do
 
 The schedule
@@ -61,6 +67,7 @@ The schedule
     schedule           the scheduler of one beat
     last_runs          when each entry last ran, in Redis
     schedule_health    entries that could not be queued
+    schedule_control   the entries as beat has them, paused ones, and those that are to run now
     summer_time        entries that skip the repeated hour in autumn
 
     broker             the Redis clients of the broker and of the result store

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def count_workers(client: Any) -> int:
     return int(client.zcount(_WORKERS, client.time()[0] - EXPIRES, "+inf"))
 
 
+def heartbeats(client: Any) -> dict[str, datetime]:
+    """Return the workers that sent a heartbeat in the last `EXPIRES` seconds, and when; see `count_workers`."""
+    found = client.zrangebyscore(_WORKERS, client.time()[0] - EXPIRES, "+inf", withscores=True)
+    return {name.decode(): datetime.fromtimestamp(when, UTC) for name, when in found}
+
+
+def is_alive(client: Any, part: str) -> bool:
+    """Return whether a part of the system has a heartbeat; `client` is one of the broker's database.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    return bool(client.exists(_key(part)))
+
+
 def check(part: str) -> Callable[[], Awaitable[None]]:
     """Return a check for GET /ready: it raises if `part` has no heartbeat or Redis does not answer."""
 
@@ -103,7 +119,7 @@ def _set_heartbeat(client: Any, part: str, expires: int) -> None:
 
 def _has_heartbeat(part: str) -> bool:
     with broker_client() as client:
-        return bool(client.exists(_key(part)))
+        return is_alive(client, part)
 
 
 def _register_worker(client: Any, hostname: str) -> None:

@@ -68,6 +68,12 @@ def is_one_server() -> bool:
     return _server(_broker_url()) == _server(_results_url())
 
 
+def results_connection() -> Any:
+    """Return a new connection to the result store, which is not connected yet, for a subscription."""
+    client: Any = _client(_results_url())
+    return client.connection_pool.make_connection()
+
+
 async def _within(seconds: float, connection: "_Connection", commands: Commands) -> Commands:
     try:
         async with asyncio.timeout(seconds):

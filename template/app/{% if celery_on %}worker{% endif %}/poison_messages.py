@@ -76,7 +76,7 @@ def _without_data(error: BaseException) -> BaseException:
     """Return an error without what it may quote from the message."""
     if type(error) is NotRegistered:
         return NotRegistered(error.args[0])
-    return ValueError(f"the message cannot be run ({type(error).__name__}); it is in the list dead_letters")
+    return ValueError(f"the message cannot be run ({type(error).__name__}); it is a dead letter")
 
 
 def _request(message: Any) -> Context:

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.config.celery import celery_settings
-from app.worker import history, idempotency, job_limit, owners, queue_depth, records, replay, revocation
+from app.worker import history, idempotency, job_limit, owners, queue_depth, records, rerun, revocation
 from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_limit
 from app.worker.flow_control import Duplicate, NotQueued, RateLimited, is_judged_when_queued
 from app.worker.idempotency import Key
@@ -24,7 +24,7 @@ from app.worker.memory_limit import QueueFull, check_memory
 from app.worker.messages import collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.queue_depth import QueueTooLong
-from app.worker.replay import RetryRefused
+from app.worker.rerun import RetryRefused
 from app.worker.serializer import InvalidArguments
 from app.worker.status import TaskStatus, read_status
 from app.worker.task import is_in_task
@@ -233,20 +233,20 @@ async def retry(task_id: str, *, limited: bool = True) -> AsyncResult[Any] | Non
         app.worker.job_limit.TooManyJobs: see `enqueue`.
         NotQueued, QueueFull, QueueUnavailable: see `enqueue`.
     """
-    (ended,) = await in_thread(replay.read, [task_id])
+    (ended,) = await in_thread(rerun.read, [task_id])
     return await retry_ended(ended, limited=limited) if ended else None
 
 
-async def retry_ended(ended: replay.Ended, *, limited: bool = True) -> AsyncResult[Any]:
+async def retry_ended(ended: rerun.Ended, *, limited: bool = True) -> AsyncResult[Any]:
     """Run a task once more, given what is stored of it; see `retry`.
 
     Raises:
         RetryRefused, app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable: see `retry`.
     """
     record = ended.record
-    signature = replay.signature(ended)
+    signature = rerun.signature(ended)
     try:
-        return await _enqueue_once(signature, record.owner, replay.key(record), limited=limited)
+        return await _enqueue_once(signature, record.owner, rerun.key(record), limited=limited)
     except (InvalidArguments, QueueNotFound) as error:
         raise RetryRefused(f"Task {record.task_id} cannot run again: {error}.") from error
 

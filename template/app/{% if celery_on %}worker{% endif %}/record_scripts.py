@@ -63,6 +63,8 @@ end
 
 local function save_record(record)
     redis.call('SET', KEYS[3], table.concat(record, '\\n'), 'EX', KEPT)
+    -- For `app.worker.watch`. Published to nobody in most cases, which costs as little as looking whether somebody listens.
+    redis.call('PUBLISH', KEYS[3], record[STATE])
 end
 
 local horizon

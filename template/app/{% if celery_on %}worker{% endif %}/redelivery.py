@@ -10,7 +10,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo, trace_ok_t
-from celery.exceptions import Reject
+from celery.exceptions import Reject, TimeLimitExceeded
 from celery.worker.request import Request
 
 from app.core.config.celery import celery_settings
@@ -74,13 +74,34 @@ class RequeuingRequest(Request):
 
     _is_storing = False
 
-    def on_failure(self, *args: Any, **kwargs: Any) -> None:
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """Store the failure, then acknowledge: Celery acknowledges first."""
-        self._store_or_requeue(super().on_failure, *args, **kwargs)
+        fail = super().on_failure
 
-    def on_timeout(self, *args: Any, **kwargs: Any) -> None:
+        def store() -> None:
+            fail(exc_info, *args, **kwargs)
+            if self._acknowledge_later:
+                self.before_acknowledging(exc_info.exception)
+
+        self._store_or_requeue(store)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
         """Store the timeout; see the class."""
-        self._store_or_requeue(super().on_timeout, *args, **kwargs)
+        time_out = super().on_timeout
+
+        def store() -> None:
+            time_out(soft, timeout)
+            if self._acknowledge_later:
+                self.before_acknowledging(TimeLimitExceeded(timeout))
+
+        self._store_or_requeue(store)
+
+    def before_acknowledging(self, error: BaseException) -> None:
+        """Do what is to be done before the message of a task that raised is acknowledged.
+
+        Raises:
+            celery.exceptions.Reject: it cannot be done now; the message is requeued.
+        """
 
     def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
         self._store_or_requeue(super()._announce_revoked, *args, **kwargs)

@@ -1,195 +1,190 @@
-"""Run a task again that has failed or was revoked: its message is stored in the call that stores this state, next to its record.
+"""Queue the message of a dead letter again, as a new task.
 
-The message is stored for as long as the record, up to `CELERY_RECORDS_MESSAGE_MAX_BYTES`; for one that may not be stored, the reason.
-A task that succeeds costs nothing. The retry is a new task, whose record names the first one; it is queued once, however often
-somebody asks for it.
+The letter leaves the list in the call that queues its message: of two replays at once one queues it, and a Redis that refuses the
+message keeps the letter. The new task has the arguments, queue, priority and owner of the old one, whose id its record has in
+`replay_of`. Attempts, redeliveries, ETA and expiry begin again.
 """
 
+import base64
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from celery import current_app, states
-from kombu.utils.json import dumps, loads
+from celery import current_app
+from celery.signals import after_task_publish, before_task_publish
+from celery.utils import uuid
+from kombu.utils.json import dumps
+from redis.exceptions import RedisError, ResponseError
 
-from app.core.config.celery import celery_settings
-from app.worker import history, owners, payload_versions
-from app.worker.broker import result_key, results_client
-from app.worker.history import TaskRecord
-from app.worker.idempotency import Key
-from app.worker.record_scripts import MESSAGE_SUFFIX
-from app.worker.records import REPLAY_HEADER, record_key
-from app.worker.typing import Signature
+from app.worker import dead_letters, messages, records
+from app.worker.broker import lua_script, results_client
+from app.worker.flow_control import CALL_HEADER
 
-_FOLLOWED_BY = ("chain", "chord", "callbacks", "errbacks")
-_NOT_REPEATED = {owners.HEADER, REPLAY_HEADER, payload_versions.HEADER, "request_id", "traceparent", "debounce"}
-"""Headers that the retry gets from elsewhere, or must not have."""
+_STEPS = ("callbacks", "chain", "chord")
+"""What the body of a message names that follows its task in a workflow."""
 
-_MAX_HEADER = 1000
-_HIDDEN = "(hidden)"
-"""What `logs` has in a message instead of the arguments that a task redacts."""
+_KNOWN_FOR = 60
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_REASONS = {
-    "redacted": "its arguments are never stored, as the task has redact_arguments=True",
-    "too large": "its arguments are larger than CELERY_RECORDS_MESSAGE_MAX_BYTES, and were not stored",
-    "not JSON": "it changed its arguments to something that JSON does not have, and they were not stored",
-    "workflow": "others of its workflow follow it or wait for it; queue the workflow again",
-}
-
-
-class RetryRefused(Exception):
-    """A task cannot be run again; the text has the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The record of a task, and its message if one is stored."""
-
-    record: TaskRecord
-    message: dict[str, Any] | None
+# Plain `#!lua`: refused as a whole if Redis is full.
+_REPLAY = lua_script("""#!lua
+-- KEYS: times, summaries, messages, the list of the queue, the last replay of the letter
+-- ARGV: id of the letter, message, id of the new task, seconds for which the replay is known
+-- Return 1 if it is queued, 0 if there is no such letter, or the type of the key that should be a list.
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
+    -- This script runs again if its answer was lost.
+    return redis.call('GET', KEYS[5]) == ARGV[3] and 1 or 0
+end
+local kind = redis.call('TYPE', KEYS[4]).ok
+if kind ~= 'list' and kind ~= 'none' then
+    return kind
+end
+redis.call('LPUSH', KEYS[4], ARGV[2])
+redis.call('SET', KEYS[5], ARGV[3], 'EX', ARGV[4])
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[1])
+return 1
+""")
 
 
-def message(request: Any) -> str:
-    """Return what is stored of a task that ends as FAILURE or REVOKED, given its request: its message, or the reason why not.
-
-    The text is empty for what no worker has run: a task that was cancelled while it waited, and the steps after a failed one.
-    """
-    delivery = (request and request.delivery_info) or {}
-    queue, name = delivery.get("routing_key"), getattr(request, "task", None)
-    task: Any = current_app.tasks.get(name) if isinstance(name, str) else None
-    if not queue or task is None:
-        return ""
-    if is_redacted(task, request.get("argsrepr")):
-        return _not_stored("redacted")
-    if any(request.get(follower) for follower in _FOLLOWED_BY):
-        return _not_stored("workflow")
-    headers = request.headers or {}
-    stored = {
-        "task": name,
-        "args": request.args,
-        "kwargs": request.kwargs,
-        "queue": queue,
-        "priority": delivery.get("priority"),
-        "version": request.get(payload_versions.HEADER),
-        "timelimit": request.timelimit,
-        "ignore_result": bool(request.ignore_result),
-        "headers": {key: value for key, value in headers.items() if _is_repeated(key, value)},
-    }
-    try:
-        text = str(dumps(stored))
-    except (TypeError, ValueError, RecursionError):
-        return _not_stored("not JSON")
-    return text if len(text) <= celery_settings.records_message_max_bytes else _not_stored("too large")
+class NotReplayable(ValueError):
+    """The message of a dead letter cannot be queued again; the text has the reason."""
 
 
-def is_redacted(task: Any, argsrepr: object) -> bool:
-    """Return whether the arguments of a task may not be stored: it says so now, or did when it was queued."""
-    return bool(getattr(task, "redact_arguments", False)) or argsrepr == _HIDDEN
-
-
-def read(task_ids: Sequence[str]) -> list[Ended | None]:
-    """Return what is stored of each of these tasks, or None for one without a record.
+def check(client: Any, letter_id: str, *, alone: bool = False) -> bool:
+    """Return whether there is such a dead letter, if it can be replayed.
 
     Raises:
+        NotReplayable: it cannot.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    if not task_ids:
-        return []
-    keys = [key for task_id in task_ids for key in (record_key(task_id), message_key(task_id))]
-    values = results_client().mget(keys)
-    records = [history.parse(task_id, text) for task_id, text in zip(task_ids, values[::2], strict=True)]
-    return [
-        Ended(record, _parsed(text)) if record else None for record, text in zip(records, values[1::2], strict=True)
-    ]
+    found = dead_letters.find(client, letter_id)
+    if found is None:
+        return False
+    _made_again(*found, alone=alone)
+    return True
 
 
-def signature(ended: Ended) -> Signature[Any]:
-    """Return the call that runs a task again.
+def replay(client: Any, letter_id: str, *, alone: bool = False) -> str | None:
+    """Queue the message of a dead letter again and return the id of its new task, or None if there is no such letter.
+
+    Args:
+        client: a client of the broker's database.
+        letter_id: the dead letter.
+        alone: whether to replay a step of a workflow, without the steps that follow it.
 
     Raises:
-        RetryRefused: the task has not ended or has succeeded, its arguments are not stored, or this release cannot run it.
+        NotReplayable: the message cannot be queued again; the letter is kept.
+        redis.exceptions.RedisError: Redis refused it and keeps the letter, or its answer was lost.
     """
-    record, stored = ended.record, ended.message
-    if record.state not in states.PROPAGATE_STATES:
-        raise RetryRefused(f"Task {record.task_id} is {record.state}; only one that is FAILURE or REVOKED runs again.")
-    task: Any = current_app.tasks.get(record.name or "")
-    if task is None:
-        raise _refused(record, f"this release has no task {record.name}")
-    if is_redacted(task, record.args):
-        raise _refused(record, _REASONS["redacted"])
-    if stored is None:
-        raise _refused(record, "its message is not stored: it expired, or no worker has taken it from its queue yet")
-    if "not_stored" in stored:
-        raise _refused(record, _REASONS.get(str(stored["not_stored"]), "its message was not stored"))
-    try:
-        args, kwargs = _arguments(task, stored)
-        options = _options(record, stored)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refused(record, f"its message cannot be used: {error}") from error
-    call: Signature[Any] = task.signature(args, kwargs, **options)
-    return call
-
-
-def key(record: TaskRecord) -> Key:
-    """Return the key with which a task is queued again once, for as long as its record."""
-    # Another task may get the same id when the result has expired.
-    queued = (record.queued - _EPOCH) // timedelta(microseconds=1)
-    return Key(f"retry/{record.task_id}/{record.attempt}/{queued}", "retry", celery_settings.records_expire)
-
-
-def message_key(task_id: str) -> bytes:
-    """Return the key of a task's message."""
-    return result_key(task_id) + MESSAGE_SUFFIX
-
-
-def _arguments(task: Any, stored: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    args, kwargs, version = list(stored["args"] or ()), dict(stored["kwargs"] or {}), stored["version"] or 1
-    if task.version is None or version == task.version:
-        return args, kwargs
-    if version > task.version:
-        raise ValueError(f"a newer release queued it, with version {version}")
-    try:
-        return payload_versions.upgraded(task, version, args, kwargs)
-    except Exception as error:
-        # What an upgrade function raises.
-        raise ValueError(repr(error)) from error
-
-
-def _options(record: TaskRecord, stored: dict[str, Any]) -> dict[str, Any]:
-    headers = {**stored["headers"], REPLAY_HEADER: record.task_id}
-    if record.owner:
-        headers[owners.HEADER] = record.owner
-    hard, soft = stored["timelimit"] or (None, None)
-    options = {
-        "queue": stored["queue"],
-        "priority": stored["priority"],
-        "time_limit": hard,
-        "soft_time_limit": soft,
-        "ignore_result": stored["ignore_result"] or None,
-    }
-    return {"headers": headers, **{name: value for name, value in options.items() if value is not None}}
-
-
-def _is_repeated(name: str, value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _MAX_HEADER and name not in _NOT_REPEATED
-
-
-def _not_stored(reason: str) -> str:
-    return json.dumps({"not_stored": reason})
-
-
-def _refused(record: TaskRecord, reason: str) -> RetryRefused:
-    return RetryRefused(f"Task {record.task_id} cannot run again: {reason}.")
-
-
-def _parsed(text: bytes | None) -> dict[str, Any] | None:
-    try:
-        stored = loads(text) if text else None
-    except ValueError:
-        # Another program wrote it.
+    found = dead_letters.find(client, letter_id)
+    if found is None:
         return None
-    return stored if isinstance(stored, dict) else None
+    message, queue = _made_again(*found, alone=alone)
+    headers, task_id = message["headers"], str(message["headers"]["id"])
+    # As when Celery publishes: the record of the task, its headers for logs and traces.
+    before_task_publish.send(
+        sender=headers["task"],
+        body=message["body"],
+        exchange="",
+        routing_key=queue,
+        headers=headers,
+        properties=message["properties"],
+        declare=[],
+        retry_policy=None,
+    )
+    name = queue + messages.keys().ending(message["properties"].get("priority"))
+    keys = [*dead_letters.KEYS, name, f"dead_letters/replayed/{letter_id}"]
+    try:
+        outcome = _REPLAY(client, keys, [letter_id, dumps(message), task_id, _KNOWN_FOR])
+    except ResponseError:
+        # Refused: it is not queued.
+        _forget(task_id)
+        raise
+    if outcome != 1:
+        _forget(task_id)
+        if outcome == 0:
+            # Another replay was faster.
+            return None
+        raise ResponseError(f"WRONGTYPE the queue {queue} is a {outcome.decode()}")
+    after_task_publish.send(
+        sender=headers["task"], body=message["body"], headers=headers, exchange="", routing_key=queue
+    )
+    return task_id
+
+
+def _made_again(letter: dead_letters.DeadLetter, stored: dict[str, Any], *, alone: bool) -> tuple[dict[str, Any], str]:
+    """Return a new message, and its queue."""
+    queue = letter.summary.queue
+    app: Any = current_app
+    if letter.summary.task is None or not isinstance(stored["headers"], dict):
+        raise NotReplayable("It names no task.")
+    if letter.summary.redacted:
+        raise NotReplayable("Its arguments are redacted: queue the task again where they are known.")
+    if queue is None or queue not in app.amqp.queues:
+        raise NotReplayable(f"Its queue {queue!r} is not one of this application's.")
+    body = _without_steps(stored["body"], alone=alone)
+    task_id = uuid()
+    headers = {
+        **stored["headers"],
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "retries": 0,
+        "eta": None,
+        "expires": None,
+        records.REPLAY_HEADER: letter.summary.task_id,
+    }
+    if alone:
+        headers |= {"group": None, "group_index": None}
+    for name in (CALL_HEADER, "redelivered"):
+        headers.pop(name, None)
+    properties = {
+        **(stored["properties"] or {}),
+        "correlation_id": task_id,
+        "delivery_tag": uuid(),
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "body_encoding": "base64",
+    }
+    message = {
+        "body": body,
+        "content-encoding": stored["content-encoding"],
+        "content-type": stored["content-type"],
+        "headers": headers,
+        "properties": properties,
+    }
+    return message, queue
+
+
+def _without_steps(body: str, *, alone: bool) -> str:
+    """Return the body of a message, if no other task follows."""
+    content = decoded(body)
+    if content is None:
+        return body
+    args, kwargs, embedded = content
+    if not any(embedded.get(step) for step in _STEPS):
+        return body
+    if not alone:
+        raise NotReplayable(
+            "It is a step of a workflow, whose other steps have failed: queue the workflow again, or replay it alone."
+        )
+    embedded = {**embedded, **dict.fromkeys(_STEPS)}
+    return base64.b64encode(json.dumps([args, kwargs, embedded]).encode()).decode()
+
+
+def decoded(body: str) -> tuple[list[Any], dict[str, Any], dict[str, Any]] | None:
+    """Return the arguments, the keyword arguments and the workflow in the body of a letter, or None if it has none of them."""
+    try:
+        args, kwargs, embedded = json.loads(base64.b64decode(body))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embedded, dict)):
+        return None
+    return args, kwargs, embedded
+
+
+def _forget(task_id: str) -> None:
+    try:
+        for command in records.forget([task_id]):
+            results_client().execute_command(*command)
+    except RedisError as error:
+        records.warn_not_recorded([task_id], error)

@@ -20,7 +20,7 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
-from app.worker import owners, records, redelivery, replay, revocation, start
+from app.worker import owners, records, redelivery, rerun, revocation, start, task_progress
 from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
 from app.worker.record_scripts import RECORD, SUFFIX
@@ -128,6 +128,8 @@ class RetriedWrites:
         next_retry: float = 0,
         **_: Any,
     ) -> Any:
+        if state in states.READY_STATES or state == states.RETRY:
+            task_progress.end(request)
         backend: Any = self
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)  # noqa: SLF001
         value = backend.encode({**meta, "task_id": task_id})
@@ -155,8 +157,8 @@ class RetriedWrites:
                 request.start = start.Start(bool(is_revoked), redeliveries, ended.decode() == states.SUCCESS)
         else:
             if state in states.PROPAGATE_STATES:
-                keys.append(replay.message_key(task_id))
-                args.append(replay.message(request))
+                keys.append(rerun.message_key(task_id))
+                args.append(rerun.message(request))
             (_END if ends else _STORE)(backend.client, keys, args)
         return result
 

@@ -24,7 +24,8 @@ class Scheduler(HeartbeatScheduler, PersistentScheduler):
                 entry.last_run_at = when
 
     def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
-        """Queue an entry's task, and store when."""
+        """Queue an entry's task, unless it is paused, and store when."""
         result = super().apply_async(entry, *args, **kwargs)
-        last_runs.store(entry.name, entry.default_now())
+        if result is not None:
+            last_runs.store(entry.name, entry.default_now())
         return result

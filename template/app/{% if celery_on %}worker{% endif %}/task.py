@@ -34,6 +34,11 @@ def is_in_task() -> bool:
     return bool(_request.get() or current_app.current_worker_task)
 
 
+def current_request() -> Any:
+    """Return the request of the task that runs this code, be its body `def` or `async def`, or None."""
+    return _request.get() or (current_task.request if current_task else None)
+
+
 def route(name: str, _args: object, _kwargs: object, _options: object, task: Any = None, **_: object) -> Any:
     """Send a task to the queue of its `queue_name`: an entry of Celery's `task_routes`."""
     queue = getattr(task or current_app.tasks.get(name), "queue_name", None)
@@ -52,6 +57,9 @@ class AppTask(Task[Any, Any]):
 
     redact_arguments = False
     """Whether Flower, and other consumers of events, get no arguments of the task."""
+
+    dead_letter = False
+    """Whether its message becomes a dead letter when it fails: it raised with no retry left, or exceeded its hard time limit."""
 
     is_async = False
     """Whether its body is `async def`; set by `AppTask`."""
@@ -167,7 +175,7 @@ class AppTask(Task[Any, Any]):
             default: Any = self
             given = complete_limits(hard, soft, default.time_limit, default.soft_time_limit)
             options.update(zip(_LIMITS, given, strict=True))
-        owner = owners.current_owner(_request.get() or (current_task.request if current_task else None))
+        owner = owners.current_owner(current_request())
         if owner:
             options["headers"] = {owners.HEADER: owner, **(options.get("headers") or {})}
             if options.get("priority") is None and self.priority is None:

@@ -52,6 +52,7 @@ class TaskOptions(TypedDict, total=False):
     soft_time_limit: float
     rate_limit: str
     redact_arguments: bool
+    dead_letter: bool
     record_last_success: bool
     log_level: int
     peak_memory: int

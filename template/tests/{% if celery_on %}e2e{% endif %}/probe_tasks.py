@@ -23,6 +23,7 @@ from app.core.redis import cache
 from app.worker.flow_control import Concurrency, Debounce, Throttle, Unique
 from app.worker.once import once
 from app.worker.publish import enqueue
+from app.worker.task_progress import progress
 from app.worker.transport import Channel
 
 
@@ -351,3 +352,35 @@ def unique(number: int, seconds: float = 0) -> None:
 @celery_app.task(name="probe.versioned", version=2)
 def versioned() -> None:
     """Have a version."""
+
+
+@celery_app.task(name="probe.progress")
+def report_progress(of: int) -> None:
+    """Report each of some steps."""
+    for number in range(1, of + 1):
+        progress(number, of, "working")
+        _work(0.2)
+
+
+@celery_app.task(name="probe.async_progress")
+async def report_progress_async(of: int) -> None:
+    """Report each of some steps."""
+    for number in range(1, of + 1):
+        progress(number, of, "working")
+        await asyncio.sleep(0.2)
+
+
+@celery_app.task(name="probe.mended", bind=True, dead_letter=True, max_retries=1)
+def mended(self: Any, number: int) -> int:
+    """Fail, also when it is retried, until it is mended."""
+    if not cache.sync.client.exists("probe:mended"):
+        raise self.retry(countdown=0, exc=ValueError("not mended"))
+    return number
+
+
+@celery_app.task(name="probe.mended_late", dead_letter=True, time_limit=1)
+def mended_late() -> None:
+    """Outlive its hard time limit."""
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        _work(20)
+    _work(20)

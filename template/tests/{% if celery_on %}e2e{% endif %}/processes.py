@@ -105,10 +105,10 @@ def start_worker(log: Path, *options: str, pool: str = "prefork", **environment:
     return worker
 
 
-def start_api(log: Path, **environment: str) -> tuple[Running, str]:
+def start_api(log: Path, app: str = "app.main:app", **environment: str) -> tuple[Running, str]:
     """Start the API on a free port and return it with its address, once it answers."""
     port = free_port()
-    api = Running(log, "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", str(port), **environment)
+    api = Running(log, "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), **environment)
     wait_until(lambda: "Uvicorn running" in api.text() or api.process.poll() is not None, 60, "the API to start")
     assert api.process.poll() is None, api.text()
     return api, f"http://127.0.0.1:{port}"

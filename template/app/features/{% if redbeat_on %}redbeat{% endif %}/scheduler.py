@@ -105,3 +105,22 @@ class LockedScheduler(RedBeatScheduler):
 
 class Scheduler(HeartbeatScheduler, LockedScheduler):
     """redbeat's scheduler with heartbeat and expiry."""
+
+    def leads(self) -> bool:
+        """Return whether this beat has the lock."""
+        return self._leads
+
+    def all_entries(self) -> list[Any]:
+        """Return all entries that are in Redis."""
+        keys = get_redis(self.app).zrange(self.app.redbeat_conf.schedule_key, 0, -1)
+        return [entry for key in keys if (entry := self._load(key)) is not None]
+
+    def find_entry(self, name: str) -> Any:
+        """Return an entry that is in Redis, or None if there is none of that name."""
+        return self._load(self.Entry.generate_key(self.app, name))
+
+    def _load(self, key: str) -> Any:
+        try:
+            return self.Entry.from_key(key, app=self.app)
+        except KeyError:
+            return None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from app.api.task_access import TaskViewerDep
 from app.features.tasks.platform.problems import ProblemRoute, problem_responses, unknown_task
 from app.features.tasks.platform.schemas import TaskId
-from app.worker import history, replay
+from app.worker import history, rerun
 from app.worker.broker import in_thread
 from app.worker.publish import cancel, retry_ended, status_of
 
@@ -63,7 +63,7 @@ async def retry_task(task_id: TaskId, viewer: TaskViewerDep, response: Response)
 
     Each further request returns the same new task. A 409 has the reason why a task cannot run again.
     """
-    (ended,) = await in_thread(replay.read, [task_id])
+    (ended,) = await in_thread(rerun.read, [task_id])
     if ended is None or not viewer.may_see(ended.record.owner):
         raise unknown_task(task_id)
     new = (await retry_ended(ended, limited=viewer.owner is not None)).id

@@ -12,7 +12,7 @@ from app.api.task_access import TaskViewer, TaskViewerDep
 from app.features.tasks.platform import cursors
 from app.features.tasks.platform.filters import TaskFilter
 from app.features.tasks.platform.problems import ProblemRoute, problem_responses
-from app.worker import history, replay
+from app.worker import history, rerun
 from app.worker.broker import in_thread
 from app.worker.flow_control import NotQueued
 from app.worker.history import Page
@@ -97,14 +97,14 @@ async def retry_tasks(request: RetryRequest, viewer: TaskViewerDep) -> BulkResul
     The same request may be made again, also after an error: each task is run again once.
     """
     page = await _page(request, request.filter.state, viewer)
-    ended = await in_thread(replay.read, [record.task_id for record in page.records])
+    ended = await in_thread(rerun.read, [record.task_id for record in page.records])
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def retry_one(one: replay.Ended) -> BulkTask:
+    async def retry_one(one: rerun.Ended) -> BulkTask:
         task = BulkTask(task_id=one.record.task_id, name=one.record.name, outcome="selected")
         try:
             if request.dry_run:
-                replay.signature(one)
+                rerun.signature(one)
                 return task
             async with slots:
                 task.retried_as = (await retry_ended(one, limited=viewer.owner is not None)).id
@@ -135,7 +135,7 @@ async def cancel_tasks(request: CancelRequest, viewer: TaskViewerDep) -> BulkRes
     if not request.dry_run:
         task_ids = [task.task_id for task in tasks]
         await cancel_many(task_ids, terminate=request.terminate)
-        for task, now in zip(tasks, await in_thread(replay.read, task_ids), strict=True):
+        for task, now in zip(tasks, await in_thread(rerun.read, task_ids), strict=True):
             state = now.record.state if now else None
             if state in {states.SUCCESS, states.FAILURE}:
                 task.outcome, task.reason = "refused", f"Task {task.task_id} has ended as {state}."

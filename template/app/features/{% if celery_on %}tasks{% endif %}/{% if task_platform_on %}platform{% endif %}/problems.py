@@ -14,7 +14,7 @@ from app.worker.broker import QueueUnavailable
 from app.worker.flow_control import NotQueued
 from app.worker.idempotency import IdempotencyKeyReused
 from app.worker.job_limit import TooManyJobs
-from app.worker.replay import RetryRefused
+from app.worker.rerun import RetryRefused
 from app.worker.serializer import InvalidArguments
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,7 +24,8 @@ _DESCRIPTIONS = {
     401: "The access token is missing or invalid",
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
-    409: "The state of the task, or an earlier request, does not allow this",
+    409: "The state of the task, or an earlier request, does not allow this; `detail` has the reason",
+    413: "The body exceeds the route's size limit",
     422: "A parameter is invalid; `errors` has each",
     429: "A limit does not allow more tasks; try again after the seconds in Retry-After",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
@@ -67,6 +68,8 @@ class ProblemRoute(APIRoute):
                 errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
                 return ProblemResponse(422, "The request is invalid.", errors)
             except HTTPException as error:
+                if error.status_code < HTTPStatus.BAD_REQUEST:
+                    raise
                 return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
             except InvalidArguments as error:
                 errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]
@@ -87,12 +90,13 @@ def unknown_task(task_id: str) -> HTTPException:
     return HTTPException(404, f"You have no task {task_id}: it was never queued, or its record has expired.")
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI documents for these statuses."""
-    return {status: _documented(status) for status in statuses}
+def problem_responses(*statuses: int, not_found: str | None = None) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI documents for these statuses; `not_found` is what a 404 says instead of that there is no such task."""
+    descriptions = _DESCRIPTIONS | ({404: not_found} if not_found else {})
+    return {status: _documented(status, descriptions[status]) for status in (*statuses, *([404] if not_found else []))}
 
 
-def _documented(status: int) -> dict[str, Any]:
+def _documented(status: int, description: str) -> dict[str, Any]:
     title, text = HTTPStatus(status).phrase, {"type": "string"}
     properties: dict[str, Any] = {"type": text, "title": text, "status": {"type": "integer"}, "detail": text}
     if status == 422:
@@ -100,5 +104,5 @@ def _documented(status: int) -> dict[str, Any]:
         error = {"type": "object", "properties": {"type": text, "loc": location, "msg": text}}
         properties["errors"] = {"type": "array", "items": error}
     schema = {"type": "object", "required": ["type", "title", "status", "detail"], "properties": properties}
-    example = {"type": "about:blank", "title": title, "status": status, "detail": f"{_DESCRIPTIONS[status]}."}
-    return {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
+    example = {"type": "about:blank", "title": title, "status": status, "detail": f"{description}."}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}

@@ -15,7 +15,7 @@ from celery.app.trace import trace_task
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
-from app.worker import history, records, replay
+from app.worker import history, records, rerun
 from app.worker.broker import result_key, results_client
 from app.worker.flow_control import Rate, Unique
 from app.worker.history import TaskRecord
@@ -105,7 +105,7 @@ def _retry(task_id: str, **options: Any) -> str:
 
 
 def _stored(task_id: str) -> Any:
-    text = results_client().get(replay.message_key(task_id))
+    text = results_client().get(rerun.message_key(task_id))
     return text and json.loads(text)
 
 
@@ -149,7 +149,7 @@ def test_a_retry_runs_and_a_failed_retry_is_retried_itself(make: Make, broker: A
 def test_a_task_that_succeeds_makes_and_stores_nothing_more(
     make: Make, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(replay, "message")
+    monkeypatch.delattr(rerun, "message")
     task = make()
     task.delay("done")
     task_id = _run(broker, task)
@@ -205,7 +205,7 @@ def test_arguments_over_the_limit_are_not_stored(make: Make, broker: Any, monkey
     assert _retry(fits)
     with pytest.raises(RetryRefused, match="CELERY_RECORDS_MESSAGE_MAX_BYTES"):
         _retry(too_large)
-    assert results_client().strlen(replay.message_key(too_large)) < 100
+    assert results_client().strlen(rerun.message_key(too_large)) < 100
 
 
 def test_arguments_that_the_task_changed_to_no_json_are_not_stored(make: Make, broker: Any) -> None:
@@ -277,7 +277,7 @@ def test_a_message_expires_with_its_record(make: Make, broker: Any) -> None:
     client = results_client()
     client.expire(records.record_key(task_id), 100)
     _run(broker, task)
-    assert 0 < client.ttl(replay.message_key(task_id)) <= 100
+    assert 0 < client.ttl(rerun.message_key(task_id)) <= 100
 
 
 def test_the_oldest_messages_are_dropped_with_their_records(
@@ -305,7 +305,7 @@ def test_another_task_under_the_same_id_has_another_message_and_another_retry(ma
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"args": 1}', '{"args": [], "kwargs": {}, "version": "x"}'])
 def test_what_another_program_stored_is_refused(make: Make, broker: Any, text: str) -> None:
     task_id = _failed(broker, make(version=2))
-    results_client().set(replay.message_key(task_id), text)
+    results_client().set(rerun.message_key(task_id), text)
     with pytest.raises(RetryRefused, match="cannot run again"):
         _retry(task_id)
 
@@ -313,7 +313,7 @@ def test_what_another_program_stored_is_refused(make: Make, broker: Any, text: s
 def test_a_task_or_queue_of_another_release_is_refused(make: Make, broker: Any) -> None:
     task = make()
     task_id = _failed(broker, task)
-    key = replay.message_key(task_id)
+    key = rerun.message_key(task_id)
     results_client().set(key, json.dumps({**_stored(task_id), "queue": "former"}))
     with pytest.raises(RetryRefused, match="former"):
         _retry(task_id)
@@ -332,7 +332,7 @@ def test_a_message_is_upgraded_once_whether_a_worker_had_upgraded_it_or_not(make
     upgrades = {1: lambda args, kwargs: ([*args, "upgraded"], kwargs)}
     task = make(version=2, upgrades=upgrades)
     task_id = _failed(broker, task)
-    results_client().set(replay.message_key(task_id), json.dumps({**_stored(task_id), "version": None}))
+    results_client().set(rerun.message_key(task_id), json.dumps({**_stored(task_id), "version": None}))
     _retry(task_id)
     (message,) = _queued(broker)
     assert (message["headers"]["payload_version"], message["body"][0]) == (2, ["fail", "upgraded"])
@@ -350,7 +350,7 @@ def test_a_message_of_a_newer_version_or_without_an_upgrade_is_refused(make: Mak
 
     task_id = _failed(broker, make(version=3, upgrades={2: fail}))
     for version, reason in ((4, "a newer release"), (1, "no upgrade"), (2, "no such currency")):
-        results_client().set(replay.message_key(task_id), json.dumps({**_stored(task_id), "version": version}))
+        results_client().set(rerun.message_key(task_id), json.dumps({**_stored(task_id), "version": version}))
         with pytest.raises(RetryRefused, match=reason):
             _retry(task_id)
 
