@@ -1,6 +1,11 @@
 """The commands of tasks and workers: what the API shows an operator, and the exit codes."""
 
 import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,11 +15,13 @@ from celery.app.task import Context
 
 from app.core.celery import celery_app
 from app.tasks.process_task import process_task
-from app.worker import history, liveness
-from app.worker.broker import QueueUnavailable, broker_client
+from app.worker import dead_letters, history, liveness
+from app.worker.broker import broker_client
 from app.worker.status import read_status
+from tests import ROOT
 from tests.cli.fixtures import Outcome, RunCli
 from tests.worker.fixtures import Queued
+from tests.worker.test_dead_letters import ENDED, received
 
 pytestmark = pytest.mark.usefixtures("queued")
 
@@ -26,7 +33,15 @@ def _queue(owner: str | None = None, **options: Any) -> str:
 
 
 def _end(task_id: str, state: str = states.SUCCESS, result: Any = None) -> None:
-    request = Context({"id": task_id, "task": process_task.name, "hostname": "celery@here", "retries": 0})
+    request = Context(
+        id=task_id,
+        task=process_task.name,
+        args=[{}],
+        kwargs={},
+        hostname="celery@here",
+        headers={},
+        delivery_info={"routing_key": "high"},
+    )
     celery_app.backend.store_result(task_id, result, state, request=request)
 
 
@@ -95,9 +110,8 @@ def test_cancel_revokes_what_waits(run_cli: RunCli) -> None:
     first, second = _queue(), _queue(countdown=600)
     outcome = run_cli("tasks", "cancel", first, second, "--json")
     assert outcome.code == 0
-    assert [(one["task_id"], one["state"], one["outcome"]) for one in _json(outcome)] == [
-        (first, "REVOKED", "cancelled"),
-        (second, "REVOKED", "cancelled"),
+    assert _json(outcome) == [
+        {"id": one, "outcome": "done", "task_id": one, "state": "REVOKED"} for one in (first, second)
     ]
     for task_id in (first, second):
         status = read_status(task_id)
@@ -110,9 +124,9 @@ def test_cancel_exits_with_5_if_a_task_has_ended(run_cli: RunCli) -> None:
     _end(ended)
     outcome = run_cli("tasks", "cancel", ended, waiting)
     assert outcome.code == 5
-    assert [line.split() for line in outcome.out.splitlines()[1:]] == [
-        [ended, "SUCCESS", "has", "ended"],
-        [waiting, "REVOKED", "cancelled"],
+    assert [line.split(maxsplit=1) for line in map(str.rstrip, outcome.out.splitlines()[1:])] == [
+        [ended, f"Task {ended} has ended as SUCCESS."],
+        [waiting, "cancelled"],
     ]
 
 
@@ -161,22 +175,16 @@ def test_send_refuses_what_cannot_run(run_cli: RunCli, queued: Queued, arguments
 
 def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     task_id = _queue()
-    steps = iter(
-        [
-            lambda: _end(task_id, "PROGRESS", {"done": 1, "total": 2, "message": "resizing"}),
-            lambda: None,
-            lambda: _end(task_id),
-        ]
-    )
-    read = history.read
 
-    def step(one: str) -> Any:
-        record = read(one)
-        next(steps, lambda: None)()
-        return record
+    async def watched(_: str) -> AsyncIterator[history.TaskRecord | None]:
+        yield history.read(task_id)
+        _end(task_id, states.STARTED)
+        _end(task_id, "PROGRESS", {"done": 1, "total": 2, "message": "resizing"})
+        yield history.read(task_id)
+        _end(task_id)
+        yield history.read(task_id)
 
-    monkeypatch.setattr("app.cli.commands.platform.tasks._POLL_INTERVAL", 0)
-    monkeypatch.setattr(history, "read", step)
+    monkeypatch.setattr("app.worker.watch.watch", watched)
     outcome = run_cli("tasks", "watch", task_id)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines() == [
@@ -184,6 +192,20 @@ def test_watch_prints_each_change_until_the_end(run_cli: RunCli, monkeypatch: py
         f"STARTED {process_task.name} 1 of 2 resizing",
         f"SUCCESS {process_task.name}",
     ]
+
+
+def test_watch_ends_if_the_end_cannot_be_known(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    untracked = _queue(ignore_result=True)
+    outcome = run_cli("tasks", "watch", untracked)
+    assert (outcome.code, "ignores its result" in outcome.err) == (5, True)
+    expired = _queue()
+
+    async def watched(_: str) -> AsyncIterator[history.TaskRecord | None]:
+        yield history.read(expired)
+
+    monkeypatch.setattr("app.worker.watch.watch", watched)
+    outcome = run_cli("tasks", "watch", expired)
+    assert (outcome.code, "has expired" in outcome.err) == (3, True)
 
 
 def test_watch_exits_with_1_if_the_task_fails(run_cli: RunCli) -> None:
@@ -210,31 +232,128 @@ def test_watch_exits_with_1_if_the_task_fails(run_cli: RunCli) -> None:
 def test_the_bar_shows_only_amounts(progress: Any, amount: tuple[float, float | None]) -> None:
     from app.cli.commands.platform.tasks import _amount
 
-    class Record:
-        def __init__(self) -> None:
-            self.progress = progress
+    assert _amount(progress) == amount
 
-    assert _amount(Record()) == amount  # type: ignore[arg-type]
+
+def test_retry_queues_failed_tasks_again(run_cli: RunCli, queued: Queued) -> None:
+    failed, waiting = _queue("user-1"), _queue()
+    _end(failed, states.FAILURE, LookupError("no such order"))
+    outcome = run_cli("tasks", "retry", failed, waiting, "unknown", "--json")
+    assert outcome.code == 5
+    first, second, third = _json(outcome)
+    assert (first["id"], first["outcome"], first["replay_of"]) == (failed, "done", failed)
+    assert first["task_id"] in [one.task_id for one in queued()]
+    assert (second["outcome"], third["outcome"]) == ("refused", "refused")
+    assert waiting in second["reason"]
+    assert "never queued" in third["reason"]
+    assert f"retried as {first['task_id']}" in run_cli("tasks", "retry", failed).out
+
+
+@pytest.mark.parametrize("command", ["cancel", "retry"])
+def test_an_id_given_twice_is_refused(run_cli: RunCli, command: str) -> None:
+    task_id = _queue()
+    outcome = run_cli("tasks", command, task_id, task_id)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert history.read(task_id).state == "PENDING"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry"])
+def test_what_is_no_id_exits_with_2(run_cli: RunCli, command: str) -> None:
+    assert run_cli("tasks", command, "a b").code == 2
 
 
 def test_workers_are_those_with_a_heartbeat(run_cli: RunCli) -> None:
-    assert _json(run_cli("workers", "--json")) == []
+    assert _json(run_cli("workers", "--json"))["workers"] == []
     with broker_client() as client:
         liveness._register_worker(client, "celery@one")
         client.zadd("workers", {"celery@dead": client.time()[0] - liveness.EXPIRES - 1})
-    (worker,) = _json(run_cli("workers", "--json"))
-    assert worker["worker"] == "celery@one"
-    assert 0 <= worker["heartbeat_age"] < 10
+    (worker,) = _json(run_cli("workers", "--json"))["workers"]
+    assert worker["name"] == "celery@one"
     assert run_cli("workers").out.splitlines()[1].startswith("celery@one")
 
 
-@pytest.mark.parametrize("command", [["tasks", "list"], ["tasks", "show", "x"], ["tasks", "cancel", "x"], ["workers"]])
-def test_an_outage_of_redis_exits_with_4(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
-    async def refuse(*_: object, **__: object) -> Any:
-        raise QueueUnavailable("The task queue does not answer; try again later.")
+def test_a_queue_is_paused_and_resumed(run_cli: RunCli) -> None:
+    _queue()
+    listed = {one["name"]: one for one in _json(run_cli("queues", "list", "--json"))["queues"]}
+    assert (listed["high"]["waiting"], listed["high"]["paused"]) == (1, False)
+    outcome = run_cli("queues", "pause", "high")
+    assert (outcome.code, outcome.out.splitlines()[1].split()[:2]) == (0, ["high", "1"])
+    listed = {one["name"]: one for one in _json(run_cli("queues", "list", "--json"))["queues"]}
+    assert [name for name, one in listed.items() if one["paused"]] == ["high"]
+    assert _json(run_cli("queues", "resume", "high", "--json"))["paused"] is False
+    for command in ("pause", "resume"):
+        assert run_cli("queues", command, "hihg").code == 3
+    assert "high" in run_cli("queues", "list").out
 
-    monkeypatch.setattr("app.worker.broker.in_thread", refuse)
-    monkeypatch.setattr("app.worker.publish.in_thread", refuse)
-    outcome = run_cli(*command)
-    assert (outcome.code, outcome.out) == (4, "")
-    assert outcome.err == "Error: The task queue does not answer; try again later.\n"
+
+def _bury() -> str:
+    dead_letters.keep(received(str(uuid.uuid4())), ENDED)
+    with broker_client() as client:
+        return str(dead_letters.letters(client)[0].letter_id)
+
+
+def test_dead_letters_are_listed_and_shown(run_cli: RunCli) -> None:
+    first, second = _bury(), _bury()
+    page = _json(run_cli("dead", "list", "--json", "--limit", "1"))
+    assert [one["letter_id"] for one in page["letters"]] == [second]
+    rest = _json(run_cli("dead", "list", "--json", "--cursor", page["next_cursor"]))
+    assert [one["letter_id"] for one in rest["letters"]] == [first]
+    assert _json(run_cli("dead", "list", "--error", "KeyError", "--json"))["total"] == 0
+    text = run_cli("dead", "list", "--limit", "1").out
+    assert second in text
+    assert f"More: --cursor {page['next_cursor']}" in text
+    assert _json(run_cli("dead", "show", first, "--json"))["letter_id"] == first
+    assert "ValueError" in run_cli("dead", "show", first).out
+    for command in ("show", "replay", "delete"):
+        assert run_cli("dead", command, "0" * 32).code == 3
+        assert run_cli("dead", command, "a b").code == 2
+    assert run_cli("dead", "list", "--cursor", "x").code == 2
+
+
+def test_dead_letters_are_replayed_and_deleted(run_cli: RunCli, queued: Queued) -> None:
+    first, second = _bury(), _bury()
+    (replayed,) = _json(run_cli("dead", "replay", first, "--json"))
+    assert (replayed["id"], replayed["outcome"]) == (first, "done")
+    assert [one.task_id for one in queued()] == [replayed["task_id"]]
+    outcome = run_cli("dead", "delete", first, second)
+    assert outcome.code == 3
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [first, second]
+    assert outcome.out.splitlines()[2].split()[1] == "deleted"
+    assert _json(run_cli("dead", "list", "--json"))["letters"] == []
+
+
+def test_an_outage_of_redis_is_one_line_and_exits_with_4() -> None:
+    commands = [
+        ["tasks", "list"],
+        ["tasks", "show", "x"],
+        ["tasks", "watch", "x"],
+        ["tasks", "cancel", "x"],
+        ["tasks", "retry", "x"],
+        ["tasks", "send", process_task.name, "--args", "[{}]"],
+        ["workers"],
+        ["queues", "list"],
+        ["queues", "pause", "high"],
+        ["dead", "list"],
+        ["dead", "replay", "x"],
+    ]
+    code = (
+        "import json, sys; from typer.testing import CliRunner; from app.cli.main import create_cli\n"
+        "done = [CliRunner().invoke(create_cli(), command) for command in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([[one.exit_code, one.stdout, one.stderr] for one in done]))"
+    )
+    # Nothing listens there.
+    names = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+    environment = {**os.environ, **dict.fromkeys(names, "redis://127.0.0.1:1/0")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    for command, (exit_code, out, err) in zip(commands, json.loads(done.stdout), strict=True):
+        assert (exit_code, out) == (4, ""), (command, err)
+        assert err.startswith("Error: "), command
+        assert err.count("\n") == 1, (command, err)

@@ -1,11 +1,10 @@
 """Dead letters: messages whose tasks have failed for good."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.console import ExitCode, Json, fail, print_fields, print_json, print_table
+from app.cli.console import Json, print_fields, print_json, print_table
 
 command = typer.Typer(help="List, show, replay and delete dead letters.", no_args_is_help=True)
 
@@ -27,11 +26,8 @@ def list_letters(
     from app.features.tasks.platform import dead_letters
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    async def read() -> dead_letters.LetterList:
-        query = dead_letters.LetterQuery(error=error, task=task, queue=queue, limit=limit, cursor=cursor)
-        return await dead_letters.list_dead_letters(query, OPERATOR)
-
-    found = call(read())
+    query = {"error": error, "task": task, "queue": queue, "limit": limit, "cursor": cursor}
+    found = call(dead_letters.list_dead_letters, query, OPERATOR)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
@@ -49,7 +45,7 @@ def show(letter_id: Letter, *, as_json: Json = False) -> None:
     from app.features.tasks.platform import dead_letters
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    found = call(dead_letters.get_dead_letter(letter_id, OPERATOR)).model_dump(mode="json")
+    found = call(dead_letters.get_dead_letter, letter_id, OPERATOR).model_dump(mode="json")
     if as_json:
         print_json(found)
     else:
@@ -64,40 +60,19 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Queue the messages again, as new tasks, and delete the dead letters."""
-    from app.features.tasks.platform import dead_letters
-    from app.features.tasks.platform.command_line import OPERATOR
+    from app.features.tasks.platform.command_line import OPERATOR, call_each
+    from app.features.tasks.platform.dead_letters import Replayed, replay_dead_letter
 
-    async def replay_one(letter_id: str) -> str:
-        return f"replayed as {(await dead_letters.replay_dead_letter(letter_id, OPERATOR, alone)).task_id}"
+    def done(answer: Replayed) -> str:
+        return f"replayed as {answer.task_id}"
 
-    _each(letter_ids, replay_one, as_json=as_json)
+    call_each(letter_ids, replay_dead_letter, OPERATOR, alone, as_json=as_json, done=done)
 
 
 @command.command()
 def delete(letter_ids: Letters, *, as_json: Json = False) -> None:
     """Delete dead letters with their messages."""
-    from app.features.tasks.platform import dead_letters
-    from app.features.tasks.platform.command_line import OPERATOR
+    from app.features.tasks.platform.command_line import OPERATOR, call_each
+    from app.features.tasks.platform.dead_letters import delete_dead_letter
 
-    async def delete_one(letter_id: str) -> str:
-        await dead_letters.delete_dead_letter(letter_id, OPERATOR)
-        return "deleted"
-
-    _each(letter_ids, delete_one, as_json=as_json)
-
-
-def _each(letter_ids: list[str], change: Callable[[str], Coroutine[Any, Any, str]], *, as_json: bool) -> None:
-    """Change the letters in their order; stop at the first that cannot be changed."""
-    from app.features.tasks.platform.command_line import call
-
-    if len(set(letter_ids)) < len(letter_ids):
-        fail("an id is given twice", ExitCode.USAGE)
-    done = []
-    try:
-        for letter_id in letter_ids:
-            done.append((letter_id, call(change(letter_id))))
-    finally:
-        if as_json:
-            print_json([{"letter_id": letter_id, "outcome": outcome} for letter_id, outcome in done])
-        else:
-            print_table(["id", "outcome"], done)
+    call_each(letter_ids, delete_dead_letter, OPERATOR, as_json=as_json, done=lambda _: "deleted")

@@ -19,7 +19,7 @@ def list_queues(*, as_json: Json = False) -> None:
     from app.features.tasks.platform import queues
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    found = call(queues.list_queues(OPERATOR))
+    found = call(queues.list_queues, OPERATOR)
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -32,7 +32,7 @@ def pause(name: Name, *, as_json: Json = False) -> None:
     from app.features.tasks.platform import queues
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    _show(call(queues.pause_queue(name, OPERATOR)), as_json=as_json)
+    _show(call(queues.pause_queue, name, OPERATOR), as_json=as_json)
 
 
 @command.command()
@@ -41,7 +41,7 @@ def resume(name: Name, *, as_json: Json = False) -> None:
     from app.features.tasks.platform import queues
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    _show(call(queues.resume_queue(name, OPERATOR)), as_json=as_json)
+    _show(call(queues.resume_queue, name, OPERATOR), as_json=as_json)
 
 
 def _show(queue: Any, *, as_json: bool) -> None:

@@ -1,12 +1,11 @@
-"""Tasks: list and show their records, watch, send and cancel them."""
+"""Tasks: list and show their records, watch, send, cancel and retry them."""
 
-import asyncio
 import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,13 +23,14 @@ from app.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from app.features.tasks.platform.schemas import TaskError, TaskSummary
     from app.worker.history import TaskRecord
 
 command = typer.Typer(help="List, show, watch, send, cancel and retry tasks.", no_args_is_help=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")]
 
-_POLL_INTERVAL = 0.5
 _COLUMNS = ("queued", "state", "task", "queue", "owner", "id")
 
 
@@ -48,101 +48,97 @@ def list_tasks(
     as_json: Json = False,
 ) -> None:
     """List tasks, the last queued first, as GET /tasks does for an operator."""
-    from app.features.tasks.platform.command_line import run
-    from app.worker import history
-    from app.worker.broker import in_thread
+    query = {
+        "state": state.upper() if state else state,
+        "name": name,
+        "queue": queue,
+        "owner": owner,
+        "since": parse_time(since),
+        "until": parse_time(until),
+        "limit": limit,
+        "cursor": cursor,
+    }
+    from app.features.tasks.platform import listing
+    from app.features.tasks.platform.command_line import OPERATOR, call
 
-    which = history.Filter(
-        state=_known_state(state),
-        name=name,
-        queue=queue,
-        owner=owner,
-        since=parse_time(since),
-        until=parse_time(until),
-    )
-    page = run(in_thread(history.page, which, _decoded(cursor), limit))
-    following = _encoded(page.next)
+    page = call(listing.list_tasks, query, OPERATOR)
     if as_json:
-        print_json({"tasks": list(map(_summary, page.records)), "next_cursor": following})
+        print_json(page.model_dump(mode="json"))
         return
-    print_table(_COLUMNS, map(_row, page.records))
-    if following:
-        console().print(f"More: --cursor {following}")
+    print_table(_COLUMNS, map(_row, page.tasks))
+    if page.next_cursor:
+        console().print(f"More: --cursor {page.next_cursor}")
 
 
 @command.command()
 def show(task_id: TaskId, *, as_json: Json = False) -> None:
     """Show a task with its attempts and the tasks that it has queued, as GET /tasks/ID does."""
-    from app.features.tasks.platform.command_line import run
-    from app.worker import history
-    from app.worker.broker import in_thread
+    from app.features.tasks.platform import detail
+    from app.features.tasks.platform.command_line import OPERATOR, call
 
-    def read() -> "tuple[TaskRecord, list[TaskRecord]] | None":
-        record = history.read(task_id)
-        return (record, history.children(record)) if record else None
-
-    found = run(in_thread(read))
-    if found is None:
-        _fail_unknown(task_id)
-    record, children = found
+    task = call(detail.get_task, task_id, OPERATOR)
     if as_json:
-        from app.features.tasks.platform.schemas import detail
-
-        print_json(detail(record, children).model_dump(mode="json"))
+        print_json(task.model_dump(mode="json"))
         return
-    print_fields(_fields(record))
-    if record.attempts:
+    print_fields(_fields(task))
+    if task.attempts:
         print()
-        rows = ((one.number, one.started, one.finished, _error(one.error)) for one in record.attempts)
+        rows = ((one.attempt, one.started_at, one.finished_at, _error(one.error)) for one in task.attempts)
         print_table(["attempt", "started", "finished", "error"], rows)
-    if children:
+    if task.children:
         print()
-        print_table(_COLUMNS, map(_row, children))
+        print_table(_COLUMNS, map(_row, task.children))
 
 
 @command.command()
 def watch(task_id: TaskId, *, as_json: Json = False) -> None:
     """Show the progress of a task until it ends; exits with 1 if it fails. With --json, a line for each change."""
-    from app.features.tasks.platform.command_line import run
+    from app.features.tasks.platform import detail
+    from app.features.tasks.platform.command_line import OPERATOR, call, run
 
+    call(detail.get_task, task_id, OPERATOR)
     with _json_lines() if as_json else _progress_bar() as report:
-        record = run(_watch(task_id, report))
-    if record is None:
-        _fail_unknown(task_id)
-    if record.state != "SUCCESS":
-        reason = f": {_error(record.error)}" if record.error else ""
-        fail(f"task {task_id} ended with {record.state}{reason}", ExitCode.FAILED)
+        last = run(_watch(task_id, report))
+    if last is None or last.state in {"PENDING", "STARTED", "RETRY"}:
+        fail(f"the record of task {task_id} has expired.", ExitCode.NOT_FOUND)
+    if last.state == "UNTRACKED":
+        fail(f"task {task_id} ignores its result: its record has no end unless it fails.", ExitCode.CONFLICT)
+    if last.state != "SUCCESS":
+        reason = f": {last.error['type']}: {last.error['message']}" if last.error else ""
+        fail(f"task {task_id} ended with {last.state}{reason}", ExitCode.FAILED)
 
 
 @command.command()
 def cancel(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")],
+    task_ids: TaskIds,
     *,
     terminate: Annotated[
-        bool, typer.Option("--terminate/--no-terminate", help="Stop a task that a prefork worker runs.")
+        bool, typer.Option("--terminate/--no-terminate", help="End those that run, as POST /tasks/ID/cancel does.")
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Cancel tasks that have not ended; exits with 5 if one has, and with 3 if one is unknown."""
-    from sqlalchemy.exc import SQLAlchemyError
+    """Cancel tasks; exits with 5 if one has ended, and with 3 if one is unknown."""
+    from app.features.tasks.platform.actions import Cancelled, cancel_task
+    from app.features.tasks.platform.command_line import OPERATOR, call_each
 
-    from app.features.tasks.platform.command_line import run
-    from app.worker import publish
-    from app.worker.status import TaskStatus
+    def done(answer: Cancelled) -> str:
+        return "cancelled" if answer.state == "REVOKED" else f"{answer.state} until its worker has ended it"
 
-    async def cancel_all() -> list[TaskStatus | None]:
-        return [await publish.cancel(task_id, terminate=terminate) for task_id in task_ids]
+    call_each(task_ids, cancel_task, OPERATOR, terminate, as_json=as_json, done=done)
 
-    states = [status.status if status else None for status in run(cancel_all(), SQLAlchemyError, OSError)]
-    outcomes = list(zip(task_ids, states, map(_cancelled, states), strict=True))
-    if as_json:
-        print_json([{"task_id": task_id, "state": state, "outcome": text} for task_id, state, text in outcomes])
-    else:
-        print_table(["id", "state", "outcome"], outcomes)
-    if None in states:
-        raise typer.Exit(ExitCode.NOT_FOUND)
-    if {"SUCCESS", "FAILURE"} & set(states):
-        raise typer.Exit(ExitCode.CONFLICT)
+
+@command.command()
+def retry(task_ids: TaskIds, *, as_json: Json = False) -> None:
+    """Run failed or cancelled tasks again, as new tasks with the same arguments; exits with 5 if one cannot run again."""
+    from fastapi import Response
+
+    from app.features.tasks.platform.actions import Retried, retry_task
+    from app.features.tasks.platform.command_line import OPERATOR, call_each
+
+    def done(answer: Retried) -> str:
+        return f"retried as {answer.task_id}"
+
+    call_each(task_ids, retry_task, OPERATOR, Response(), as_json=as_json, done=done)
 
 
 @command.command()
@@ -163,11 +159,7 @@ def send(
     from app.core.celery import celery_app
     from app.features.tasks.platform.command_line import run
     from app.worker import publish
-    from app.worker.idempotency import IdempotencyKeyReused
-    from app.worker.job_limit import TooManyJobs
-    from app.worker.serializer import InvalidArguments
 
-    celery_app.loader.import_default_modules()
     task: Any = celery_app.tasks.get(name)
     if task is None:
         fail(f"no module in app/tasks/ registers the task {name}", ExitCode.NOT_FOUND)
@@ -177,10 +169,8 @@ def send(
     signature = task.signature(*given, **{option: value for option, value in options.items() if value is not None})
     try:
         result: Any = run(publish.enqueue(signature, owner, idempotency_key=idempotency_key))
-    except (InvalidArguments, QueueNotFound) as error:
+    except QueueNotFound as error:
         fail(str(error), ExitCode.USAGE)
-    except (publish.NotQueued, publish.QueueFull, TooManyJobs, IdempotencyKeyReused) as error:
-        fail(str(error), ExitCode.CONFLICT)
     if as_json:
         print_json({"task_id": result.id, "task": name})
     else:
@@ -204,60 +194,21 @@ def _check_signature(task: Any, args: list[Any], kwargs: dict[str, Any]) -> None
         raise typer.BadParameter(f"{task.name}: {error}.", param_hint="--args, --kwargs") from None
 
 
-@command.command()
-def retry(
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")], *, as_json: Json = False
-) -> None:
-    """Run failed or cancelled tasks again, as new tasks with the same arguments; exits with 5 if one cannot run again."""
-    from app.features.tasks.platform.command_line import run
-    from app.worker import publish
-
-    async def retry_one(task_id: str) -> tuple[str | None, str, ExitCode]:
-        try:
-            new = await publish.retry(task_id, limited=False)
-        except (publish.RetryRefused, publish.NotQueued, publish.QueueFull) as error:
-            return None, str(error), ExitCode.CONFLICT
-        return (new.id, "retried", ExitCode.OK) if new else (None, "unknown", ExitCode.NOT_FOUND)
-
-    outcomes = [(task_id, *run(retry_one(task_id))) for task_id in task_ids]
-    if as_json:
-        print_json([{"task_id": one, "retried_as": new, "outcome": text} for one, new, text, _ in outcomes])
-    else:
-        print_table(["id", "retried as", "outcome"], [outcome[:3] for outcome in outcomes])
-    code = min((code for *_, code in outcomes if code), default=ExitCode.OK)
-    if code:
-        raise typer.Exit(code)
-
-
-def _cancelled(state: str | None) -> str:
-    if state is None:
-        return "unknown"
-    if state in {"SUCCESS", "FAILURE"}:
-        return "has ended"
-    return "cancelled" if state == "REVOKED" else "stops"
-
-
 async def _watch(task_id: str, report: "Callable[[TaskRecord], None]") -> "TaskRecord | None":
-    from app.worker import history
-    from app.worker.broker import in_thread
+    from app.worker import watch
 
     last = None
-    while True:
-        record = await in_thread(history.read, task_id)
-        if record is None:
-            return None
-        if record != last:
-            report(record)
-            last = record
-        # A task that ignores its result has an end only if it fails.
-        if record.state not in {"PENDING", "STARTED", "RETRY"}:
-            return record
-        await asyncio.sleep(_POLL_INTERVAL)
+    async for record in watch.watch(task_id):
+        report(record)
+        last = record
+    return last
 
 
 @contextmanager
 def _json_lines() -> "Iterator[Callable[[TaskRecord], None]]":
-    yield lambda record: print(json.dumps(_summary(record)), flush=True)
+    from app.features.tasks.platform.schemas import TaskSummary, summary
+
+    yield lambda record: print(TaskSummary(**summary(record)).model_dump_json(), flush=True)
 
 
 @contextmanager
@@ -273,7 +224,7 @@ def _progress_bar() -> "Iterator[Callable[[TaskRecord], None]]":
         bar = progress.add_task("", total=None)
 
         def report(record: "TaskRecord") -> None:
-            done, total = _amount(record)
+            done, total = _amount(record.progress)
             if record.state == "SUCCESS":
                 done, total = total or 1, total or 1
             progress.update(bar, description=_progress_line(record), completed=done, total=total)
@@ -282,25 +233,25 @@ def _progress_bar() -> "Iterator[Callable[[TaskRecord], None]]":
 
 
 def _progress_line(record: "TaskRecord") -> str:
-    progress = _progress(record) if record.state == "STARTED" else None
+    progress = _progress(record.progress) if record.state == "STARTED" else None
     return " ".join(part for part in (record.state, printable(record.name or ""), progress) if part)
 
 
-def _progress(record: "TaskRecord") -> str | None:
+def _progress(progress: Any) -> str | None:
     """Return what a task has reported: an amount with a message, or any other value as JSON."""
-    value = record.progress.get("value") if isinstance(record.progress, dict) else None
+    value = progress.get("value") if isinstance(progress, dict) else None
     if value is None:
         return None
-    done, total = _amount(record)
+    done, total = _amount(progress)
     if total is None:
         return shown(value)
     message = value.get("message")
     return f"{done:g} of {total:g}" + (f" {shown(message)}" if message else "")
 
 
-def _amount(record: "TaskRecord") -> tuple[float, float | None]:
+def _amount(progress: Any) -> tuple[float, float | None]:
     """Return how much of a task is done, and of how much; the whole is None if it is unknown."""
-    value = record.progress.get("value") if isinstance(record.progress, dict) else None
+    value = progress.get("value") if isinstance(progress, dict) else None
     if not isinstance(value, dict):
         return 0, None
     done, total = value.get("done"), value.get("total")
@@ -309,71 +260,32 @@ def _amount(record: "TaskRecord") -> tuple[float, float | None]:
     return min(done, total), total
 
 
-def _known_state(state: str | None) -> str | None:
-    from app.worker.history import STATES
-
-    if state is None or state.upper() in STATES:
-        return state.upper() if state else None
-    raise typer.BadParameter(f"{state!r} is not a state; use one of {', '.join(STATES)}.")
+def _row(task: "TaskSummary") -> tuple[object, ...]:
+    return task.queued_at, task.state, task.name, task.queue, task.owner, task.task_id
 
 
-def _decoded(cursor: str | None) -> Any:
-    if cursor is None:
-        return None
-    from fastapi.exceptions import RequestValidationError
-
-    from app.features.tasks.platform import cursors
-
-    try:
-        return cursors.decode(cursor)
-    except RequestValidationError:
-        raise typer.BadParameter(f"{cursor!r} is not the next cursor of a page.") from None
-
-
-def _encoded(cursor: Any) -> str | None:
-    if cursor is None:
-        return None
-    from app.features.tasks.platform import cursors
-
-    return cursors.encode(cursor)
-
-
-def _summary(record: "TaskRecord") -> dict[str, Any]:
-    from app.features.tasks.platform.schemas import TaskSummary, summary
-
-    return TaskSummary(**summary(record)).model_dump(mode="json")
+def _fields(task: "TaskSummary") -> Iterable[tuple[str, object]]:
+    yield "id", task.task_id
+    yield "task", task.name
+    yield "state", task.state
+    yield "queue", task.queue
+    yield "owner", task.owner
+    yield "arguments", task.arguments
+    yield "keyword arguments", task.keyword_arguments
+    yield "queued", task.queued_at
+    yield "eta", task.eta
+    yield "started", task.started_at
+    yield "finished", task.finished_at
+    yield "next retry", task.next_retry_at
+    yield "redeliveries", task.redeliveries or None
+    yield "worker", task.worker
+    yield "progress", _progress(task.progress)
+    yield "error", _error(task.error)
+    yield "parent", task.parent_id
+    yield "root", task.root_id
+    yield "group", task.group_id
+    yield "replay of", task.replay_of
 
 
-def _row(record: "TaskRecord") -> tuple[object, ...]:
-    return record.queued, record.state, record.name, record.queue, record.owner, record.task_id
-
-
-def _fields(record: "TaskRecord") -> Iterable[tuple[str, object]]:
-    yield "id", record.task_id
-    yield "task", record.name
-    yield "state", record.state
-    yield "queue", record.queue
-    yield "owner", record.owner
-    yield "arguments", record.args
-    yield "keyword arguments", record.kwargs
-    yield "queued", record.queued
-    yield "eta", record.eta
-    yield "started", record.started
-    yield "finished", record.finished
-    yield "next retry", record.next_retry
-    yield "redeliveries", record.redeliveries or None
-    yield "worker", record.worker
-    yield "progress", _progress(record)
-    yield "error", _error(record.error)
-    yield "parent", record.parent
-    yield "root", record.root
-    yield "group", record.group
-    yield "replay of", record.replay_of
-
-
-def _error(error: dict[str, str] | None) -> str | None:
-    return f"{error.get('type')}: {error.get('message')}" if error else None
-
-
-def _fail_unknown(task_id: str) -> NoReturn:
-    fail(f"there is no task {task_id}: it was never queued, or its record has expired.", ExitCode.NOT_FOUND)
+def _error(error: "TaskError | None") -> str | None:
+    return f"{error.type}: {error.message}" if error else None

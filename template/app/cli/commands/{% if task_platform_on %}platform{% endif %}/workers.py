@@ -8,7 +8,7 @@ def command(*, as_json: Json = False) -> None:
     from app.features.tasks.platform import queues
     from app.features.tasks.platform.command_line import OPERATOR, call
 
-    found = call(queues.list_workers(OPERATOR))
+    found = call(queues.list_workers, OPERATOR)
     if as_json:
         print_json(found.model_dump(mode="json"))
         return

@@ -1,23 +1,30 @@
-"""What the commands share: they call the functions of the API, as an operator, and exit with 4 if Redis does not answer."""
+"""What the commands share: they call the functions of the API's routes, as an operator. What a route refuses is an exit code."""
 
-from collections.abc import Coroutine
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from fastapi import HTTPException
+import typer
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import ValidationError, validate_call
+from sqlalchemy.exc import SQLAlchemyError
 
-# Celery's default application would use another Redis.
-import app.core.celery  # noqa: F401
 from app.api.task_access import TaskViewer
 from app.cli import console
 from app.cli.console import ExitCode
-from app.worker.broker import QueueUnavailable
+from app.core.celery import celery_app
+from app.features.tasks.platform.problems import PROBLEMS, problem_of
 
 T = TypeVar("T")
 
+Route = Callable[..., Coroutine[Any, Any, T]]
+"""The function of a route."""
+
 OPERATOR = TaskViewer(None)
 """Who calls the functions of the routes: whoever can run a command is an operator."""
+
+# As in the API: a task runs again only if this release has it.
+celery_app.loader.import_default_modules()
 
 _CODES = {
     400: ExitCode.USAGE,
@@ -29,16 +36,69 @@ _CODES = {
 }
 
 
-def run(main: Coroutine[Any, Any, T], *outages: type[Exception]) -> T:
-    """Run a coroutine that uses the queue, and return its result; exit if Redis is unreachable, or with one of `outages`."""
-    return console.run(main, QueueUnavailable, *outages)
-
-
-def call(answer: Coroutine[Any, Any, T]) -> T:
-    """Await the function of a route, and return its answer; exit with the code for the status of its error."""
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that uses the queue, and return its result; exit with the code for its error."""
     try:
-        return run(answer)
-    except HTTPException as error:
-        console.fail(str(error.detail), _CODES.get(error.status_code, ExitCode.FAILED))
-    except (RequestValidationError, ValidationError) as error:
-        console.fail("; ".join(str(one["msg"]) for one in error.errors()), ExitCode.USAGE)
+        return console.run(main, SQLAlchemyError, OSError)
+    except (*PROBLEMS, ValidationError) as error:
+        reason, code = _refusal(error)
+        console.fail(reason, code)
+
+
+def call(route: Route[T], *arguments: Any) -> T:
+    """Call the function of a route and return its answer; exit with the code for its error."""
+    return run(_call(route, *arguments))
+
+
+def call_each(
+    ids: Sequence[str], route: Route[Any], *arguments: Any, as_json: bool, done: Callable[[Any], str]
+) -> None:
+    """Call the function of a route for each id, and print what became of it; `done` returns that of an answer as text.
+
+    Exit with the code of the first refusal. If Redis does not answer, what is left is not called.
+    """
+    if len(set(ids)) < len(ids):
+        console.fail("an id is given twice", ExitCode.USAGE)
+    outcomes: list[dict[str, Any]] = []
+    rows: list[tuple[str, str]] = []
+    codes: list[ExitCode] = []
+
+    async def call_all() -> None:
+        for one in ids:
+            try:
+                answer = await _call(route, one, *arguments)
+            except (*PROBLEMS, ValidationError) as error:
+                reason, code = _refusal(error)
+                if code == ExitCode.UNAVAILABLE:
+                    raise
+                codes.append(code)
+                outcomes.append({"id": one, "outcome": "refused", "reason": reason})
+                rows.append((one, reason))
+            else:
+                outcomes.append({"id": one, "outcome": "done", **(answer.model_dump(mode="json") if answer else {})})
+                rows.append((one, done(answer)))
+
+    try:
+        run(call_all())
+    finally:
+        if as_json:
+            console.print_json(outcomes)
+        elif rows:
+            console.print_table(["id", "outcome"], rows)
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+async def _call(route: Route[T], *arguments: Any) -> T:
+    """Call the function of a route with arguments that are validated as those of a request."""
+    bound = inspect.signature(route).bind(*arguments).arguments
+    return await validate_call(config={"arbitrary_types_allowed": True})(route)(**bound)
+
+
+def _refusal(error: Exception) -> tuple[str, ExitCode]:
+    """Return the reason of a refusal, as text, and the exit code for it."""
+    if isinstance(error, ValidationError):
+        error = RequestValidationError(error.errors())
+    problem = problem_of(error)
+    reasons = [f"{one['loc'][-1]}: {one['msg']}" for one in problem.errors]
+    return "; ".join(reasons) or problem.detail, _CODES.get(problem.status_code, ExitCode.FAILED)
