@@ -20,6 +20,12 @@ T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 """The option `--json` of a command that prints something."""
 
+DryRun = Annotated[
+    bool | None,
+    typer.Option("--dry-run/--no-dry-run", help="With a filter: only show what would be done.  [default: dry-run]"),
+]
+"""The option of a command that changes what a filter selects: it must be asked to."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"(\d{1,5})([smhd])")
 

@@ -45,6 +45,11 @@ def _end(task_id: str, state: str = states.SUCCESS, result: Any = None) -> None:
     celery_app.backend.store_result(task_id, result, state, request=request)
 
 
+def _state(task_id: str) -> str | None:
+    record = history.read(task_id)
+    return record.state if record else None
+
+
 def _json(outcome: Outcome) -> Any:
     assert outcome.err == ""
     return json.loads(outcome.out)
@@ -254,7 +259,58 @@ def test_an_id_given_twice_is_refused(run_cli: RunCli, command: str) -> None:
     task_id = _queue()
     outcome = run_cli("tasks", command, task_id, task_id)
     assert (outcome.code, outcome.out) == (2, "")
-    assert history.read(task_id).state == "PENDING"  # type: ignore[union-attr]
+    assert _state(task_id) == "PENDING"
+
+
+def test_a_filter_cancels_all_that_match_when_asked_to(run_cli: RunCli) -> None:
+    task_ids = [_queue(queue="long") for _ in range(103)]
+    other = _queue()
+    outcome = run_cli("tasks", "cancel", "--queue", "long", "--json")
+    assert (outcome.code, "--no-dry-run" in outcome.err) == (0, True)
+    selected = json.loads(outcome.out)
+    assert [(one["id"], one["outcome"]) for one in selected] == [(one, "selected") for one in reversed(task_ids)]
+    assert _state(task_ids[0]) == "PENDING"
+    done = _json(run_cli("tasks", "cancel", "--queue", "long", "--no-dry-run", "--json"))
+    assert [(one["id"], one["outcome"]) for one in done] == [(one, "done") for one in reversed(task_ids)]
+    assert {_state(one) for one in task_ids} == {"REVOKED"}
+    assert _state(other) == "PENDING"
+
+
+def test_a_filter_retries_all_that_match(run_cli: RunCli, queued: Queued) -> None:
+    first, second = _queue(), _queue("user-1")
+    for task_id in (first, second):
+        _end(task_id, states.FAILURE, LookupError("no such order"))
+    refused = _queue("user-1")
+    celery_app.backend.store_result(refused, LookupError("x"), states.FAILURE)
+    before = len(queued())
+    assert first in run_cli("tasks", "retry", "--since", "1h").out
+    assert len(queued()) == before
+    outcome = run_cli("tasks", "retry", "--owner", "user-1", "--state", "failure", "--no-dry-run", "--json")
+    assert outcome.code == 5
+    outcomes = {one["id"]: one for one in _json(outcome)}
+    assert {task_id: one["outcome"] for task_id, one in outcomes.items()} == {second: "done", refused: "refused"}
+    assert [one.task_id for one in queued()][before:] == [outcomes[second]["retried_as"]]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tasks", "cancel"],
+        ["tasks", "retry"],
+        ["tasks", "cancel", "x", "--queue", "long"],
+        ["tasks", "retry", "x", "--no-dry-run"],
+        ["tasks", "retry", "--state", "STARTED"],
+        ["tasks", "cancel", "--state", "SUCCESS"],
+        ["tasks", "cancel", "--since", "soon"],
+        ["dead", "replay"],
+        ["dead", "delete", "x", "--queue", "long"],
+        ["dead", "delete", "--queue", ""],
+    ],
+)
+def test_ids_or_a_filter_must_be_given(run_cli: RunCli, command: list[str]) -> None:
+    outcome = run_cli(*command)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err != ""
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel", "retry"])
@@ -320,6 +376,21 @@ def test_dead_letters_are_replayed_and_deleted(run_cli: RunCli, queued: Queued) 
     assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [first, second]
     assert outcome.out.splitlines()[2].split()[1] == "deleted"
     assert _json(run_cli("dead", "list", "--json"))["letters"] == []
+
+
+def test_a_filter_replays_and_deletes_all_that_match(run_cli: RunCli, queued: Queued) -> None:
+    letters = [_bury() for _ in range(102)]
+    assert run_cli("dead", "replay", "--error", "KeyError", "--no-dry-run").out == ""
+    outcome = run_cli("dead", "replay", "--error", "ValueError")
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 101)
+    assert "2 more match" in outcome.err
+    assert queued() == []
+    done = _json(run_cli("dead", "replay", "--error", "ValueError", "--no-dry-run", "--json"))
+    assert [one["id"] for one in done] == letters
+    assert {one.task_id for one in queued()} == {one["task_id"] for one in done}
+    last = _bury()
+    assert last in run_cli("dead", "delete", "--task", process_task.name, "--no-dry-run").out
+    assert _json(run_cli("dead", "list", "--json"))["total"] == 0
 
 
 def test_an_outage_of_redis_is_one_line_and_exits_with_4() -> None:

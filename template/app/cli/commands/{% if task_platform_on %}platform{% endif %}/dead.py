@@ -1,23 +1,32 @@
 """Dead letters: messages whose tasks have failed for good."""
 
-from typing import Annotated
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import Json, print_fields, print_json, print_table
+from app.cli.console import DryRun, Json, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from app.features.tasks.platform.command_line import Route
+    from app.features.tasks.platform.dead_letters import BulkResult, Replayed
 
 command = typer.Typer(help="List, show, replay and delete dead letters.", no_args_is_help=True)
 
 Letter = Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter.")]
-Letters = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of dead letters.")]
+Letters = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")]
+Error = Annotated[str | None, typer.Option(help="The type of the error.")]
+Task = Annotated[str | None, typer.Option(help="The name of the task.")]
+Queue = Annotated[str | None, typer.Option(help="The name of the queue.")]
 
 
 @command.command("list")
 def list_letters(
     *,
-    error: Annotated[str | None, typer.Option(help="The type of the error.")] = None,
-    task: Annotated[str | None, typer.Option(help="The name of the task.")] = None,
-    queue: Annotated[str | None, typer.Option()] = None,
+    error: Error = None,
+    task: Task = None,
+    queue: Queue = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 50,
     cursor: Annotated[str | None, typer.Option(help="Continue after a page: its next cursor.")] = None,
     as_json: Json = False,
@@ -54,25 +63,67 @@ def show(letter_id: Letter, *, as_json: Json = False) -> None:
 
 @command.command()
 def replay(
-    letter_ids: Letters,
+    letter_ids: Letters = None,
     *,
+    error: Error = None,
+    task: Task = None,
+    queue: Queue = None,
+    dry_run: DryRun = None,
     alone: Annotated[bool, typer.Option("--alone", help="A step of a workflow too, without what follows it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Queue the messages again, as new tasks, and delete the dead letters."""
-    from app.features.tasks.platform.command_line import OPERATOR, call_each
-    from app.features.tasks.platform.dead_letters import Replayed, replay_dead_letter
+    """Queue messages again, as new tasks, and delete the dead letters: by their ids, or all that match a filter."""
+    from app.features.tasks.platform.command_line import OPERATOR, call_each, selection
+    from app.features.tasks.platform.dead_letters import replay_dead_letter, replay_dead_letters
 
-    def done(answer: Replayed) -> str:
-        return f"replayed as {answer.task_id}"
-
-    call_each(letter_ids, replay_dead_letter, OPERATOR, alone, as_json=as_json, done=done)
+    done = "replayed as {0.task_id}".format
+    which = selection(letter_ids, dry_run, error=error, task=task, queue=queue)
+    if which is None:
+        call_each(letter_ids or (), replay_dead_letter, OPERATOR, alone, as_json=as_json, done=done)
+    else:
+        request = which | {"dry_run": dry_run is not False, "alone": alone}
+        _call_until_done(replay_dead_letters, request, as_json=as_json, done=done)
 
 
 @command.command()
-def delete(letter_ids: Letters, *, as_json: Json = False) -> None:
-    """Delete dead letters with their messages."""
-    from app.features.tasks.platform.command_line import OPERATOR, call_each
-    from app.features.tasks.platform.dead_letters import delete_dead_letter
+def delete(
+    letter_ids: Letters = None,
+    *,
+    error: Error = None,
+    task: Task = None,
+    queue: Queue = None,
+    dry_run: DryRun = None,
+    as_json: Json = False,
+) -> None:
+    """Delete dead letters with their messages: by their ids, or all that match a filter."""
+    from app.features.tasks.platform.command_line import OPERATOR, call_each, selection
+    from app.features.tasks.platform.dead_letters import delete_dead_letter, delete_dead_letters
 
-    call_each(letter_ids, delete_dead_letter, OPERATOR, as_json=as_json, done=lambda _: "deleted")
+    which = selection(letter_ids, dry_run, error=error, task=task, queue=queue)
+    if which is None:
+        call_each(letter_ids or (), delete_dead_letter, OPERATOR, as_json=as_json, done=lambda _: "deleted")
+    else:
+        request = which | {"dry_run": dry_run is not False}
+        _call_until_done(delete_dead_letters, request, as_json=as_json, done=lambda _: "deleted")
+
+
+def _call_until_done(
+    route: "Route[BulkResult]", request: dict[str, object], *, as_json: bool, done: "Callable[[Replayed], str]"
+) -> None:
+    """Call the function of a route, which changes some of what a filter selects, until all are changed or refused."""
+    from app.features.tasks.platform.command_line import OPERATOR, Outcomes, call
+
+    with Outcomes(as_json=as_json) as outcomes:
+        while True:
+            result = call(route, request, OPERATOR)
+            for one in result.done:
+                if result.dry_run:
+                    outcomes.add(one.letter_id, "selected", "selected")
+                else:
+                    outcomes.add(one.letter_id, "done", done(one), task_id=one.task_id)
+            for refused in result.refused:
+                outcomes.refuse(refused.letter_id, refused.reason)
+            if result.dry_run and result.remaining:
+                print(f"{result.remaining} more match.", file=sys.stderr)
+            if result.dry_run or not (result.remaining and result.done):
+                return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import (
+    DryRun,
     ExitCode,
     Json,
     console,
@@ -23,13 +24,21 @@ from app.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from app.features.tasks.platform.bulk import BulkResult, BulkTask
+    from app.features.tasks.platform.command_line import Route
     from app.features.tasks.platform.schemas import TaskError, TaskSummary
     from app.worker.history import TaskRecord
 
 command = typer.Typer(help="List, show, watch, send, cancel and retry tasks.", no_args_is_help=True)
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
-TaskIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of tasks.")]
+TaskIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of tasks.")]
+State = Annotated[str | None, typer.Option(help="For example FAILURE or STARTED.")]
+Name = Annotated[str | None, typer.Option(help="The name of the task.")]
+Queue = Annotated[str | None, typer.Option(help="The name of the queue.")]
+Owner = Annotated[str | None, typer.Option(help="For example user-7.")]
+Since = Annotated[str | None, typer.Option(help="Queued since: 15m, 2h, 7d, or a time.")]
+Until = Annotated[str | None, typer.Option(help="Queued until: 15m, 2h, 7d, or a time.")]
 
 _COLUMNS = ("queued", "state", "task", "queue", "owner", "id")
 
@@ -37,30 +46,21 @@ _COLUMNS = ("queued", "state", "task", "queue", "owner", "id")
 @command.command("list")
 def list_tasks(
     *,
-    state: Annotated[str | None, typer.Option(help="For example FAILURE or STARTED.")] = None,
-    name: Annotated[str | None, typer.Option(help="The name of the task.")] = None,
-    queue: Annotated[str | None, typer.Option()] = None,
-    owner: Annotated[str | None, typer.Option(help="For example user-7.")] = None,
-    since: Annotated[str | None, typer.Option(help="Queued since: 15m, 2h, 7d, or a time.")] = None,
-    until: Annotated[str | None, typer.Option(help="Queued until: 15m, 2h, 7d, or a time.")] = None,
+    state: State = None,
+    name: Name = None,
+    queue: Queue = None,
+    owner: Owner = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 50,
     cursor: Annotated[str | None, typer.Option(help="Continue after a page: its next cursor.")] = None,
     as_json: Json = False,
 ) -> None:
     """List tasks, the last queued first, as GET /tasks does for an operator."""
-    query = {
-        "state": state.upper() if state else state,
-        "name": name,
-        "queue": queue,
-        "owner": owner,
-        "since": parse_time(since),
-        "until": parse_time(until),
-        "limit": limit,
-        "cursor": cursor,
-    }
     from app.features.tasks.platform import listing
     from app.features.tasks.platform.command_line import OPERATOR, call
 
+    query = _filter(state, name, queue, owner, since, until) | {"limit": limit, "cursor": cursor}
     page = call(listing.list_tasks, query, OPERATOR)
     if as_json:
         print_json(page.model_dump(mode="json"))
@@ -110,35 +110,100 @@ def watch(task_id: TaskId, *, as_json: Json = False) -> None:
 
 @command.command()
 def cancel(
-    task_ids: TaskIds,
+    task_ids: TaskIds = None,
     *,
+    state: State = None,
+    name: Name = None,
+    queue: Queue = None,
+    owner: Owner = None,
+    since: Since = None,
+    until: Until = None,
+    dry_run: DryRun = None,
     terminate: Annotated[
         bool, typer.Option("--terminate/--no-terminate", help="End those that run, as POST /tasks/ID/cancel does.")
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Cancel tasks; exits with 5 if one has ended, and with 3 if one is unknown."""
+    """Cancel tasks, by their ids or all that match a filter; exits with 5 if one has ended, and with 3 if one is unknown."""
     from app.features.tasks.platform.actions import Cancelled, cancel_task
-    from app.features.tasks.platform.command_line import OPERATOR, call_each
+    from app.features.tasks.platform.bulk import cancel_tasks
+    from app.features.tasks.platform.command_line import OPERATOR, call_each, selection
 
     def done(answer: Cancelled) -> str:
         return "cancelled" if answer.state == "REVOKED" else f"{answer.state} until its worker has ended it"
 
-    call_each(task_ids, cancel_task, OPERATOR, terminate, as_json=as_json, done=done)
+    which = selection(task_ids, dry_run, **_filter(state, name, queue, owner, since, until))
+    if which is None:
+        call_each(task_ids or (), cancel_task, OPERATOR, terminate, as_json=as_json, done=done)
+    else:
+        request = {"filter": which, "dry_run": dry_run is not False, "terminate": terminate}
+        _call_pages(cancel_tasks, request, as_json=as_json, done=lambda _: "cancelled")
 
 
 @command.command()
-def retry(task_ids: TaskIds, *, as_json: Json = False) -> None:
-    """Run failed or cancelled tasks again, as new tasks with the same arguments; exits with 5 if one cannot run again."""
+def retry(
+    task_ids: TaskIds = None,
+    *,
+    state: State = None,
+    name: Name = None,
+    queue: Queue = None,
+    owner: Owner = None,
+    since: Since = None,
+    until: Until = None,
+    dry_run: DryRun = None,
+    as_json: Json = False,
+) -> None:
+    """Run failed or cancelled tasks again, as new tasks with the same arguments: by their ids, or all that match a filter.
+
+    A filter selects those that failed, or with --state REVOKED those that were cancelled. Exits with 5 if one cannot run again.
+    """
     from fastapi import Response
 
-    from app.features.tasks.platform.actions import Retried, retry_task
-    from app.features.tasks.platform.command_line import OPERATOR, call_each
+    from app.features.tasks.platform.actions import retry_task
+    from app.features.tasks.platform.bulk import retry_tasks
+    from app.features.tasks.platform.command_line import OPERATOR, call_each, selection
 
-    def done(answer: Retried) -> str:
-        return f"retried as {answer.task_id}"
+    which = selection(task_ids, dry_run, **_filter(state, name, queue, owner, since, until))
+    if which is None:
+        done = "retried as {0.task_id}".format
+        call_each(task_ids or (), retry_task, OPERATOR, Response(), as_json=as_json, done=done)
+    else:
+        request = {"filter": which, "dry_run": dry_run is not False}
+        _call_pages(retry_tasks, request, as_json=as_json, done="retried as {0.retried_as}".format)
 
-    call_each(task_ids, retry_task, OPERATOR, Response(), as_json=as_json, done=done)
+
+def _filter(
+    state: str | None, name: str | None, queue: str | None, owner: str | None, since: str | None, until: str | None
+) -> dict[str, object]:
+    return {
+        "state": state.upper() if state else state,
+        "name": name,
+        "queue": queue,
+        "owner": owner,
+        "since": parse_time(since),
+        "until": parse_time(until),
+    }
+
+
+def _call_pages(
+    route: "Route[BulkResult]", request: dict[str, object], *, as_json: bool, done: "Callable[[BulkTask], str]"
+) -> None:
+    """Call the function of a route for all pages of what a filter selects."""
+    from app.features.tasks.platform.command_line import OPERATOR, Outcomes, call
+
+    with Outcomes(as_json=as_json) as outcomes:
+        cursor = None
+        while True:
+            page = call(route, {**request, "cursor": cursor}, OPERATOR)
+            for task in page.tasks:
+                if task.outcome != "refused":
+                    text = done(task) if task.outcome == "done" else f"{task.outcome} {task.name or ''}"
+                    outcomes.add(task.task_id, task.outcome, text, name=task.name, retried_as=task.retried_as)
+                else:
+                    outcomes.refuse(task.task_id, task.reason or "refused")
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
 
 @command.command()
@@ -170,7 +235,7 @@ def send(
     try:
         result: Any = run(publish.enqueue(signature, owner, idempotency_key=idempotency_key))
     except QueueNotFound as error:
-        fail(str(error), ExitCode.USAGE)
+        fail(error.args[0], ExitCode.USAGE)
     if as_json:
         print_json({"task_id": result.id, "task": name})
     else:

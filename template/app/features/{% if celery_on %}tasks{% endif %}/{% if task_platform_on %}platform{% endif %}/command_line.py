@@ -1,8 +1,9 @@
 """What the commands share: they call the functions of the API's routes, as an operator. What a route refuses is an exit code."""
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import typer
 from fastapi.exceptions import RequestValidationError
@@ -50,20 +51,53 @@ def call(route: Route[T], *arguments: Any) -> T:
     return run(_call(route, *arguments))
 
 
+class Outcomes:
+    """What has become of each of several tasks or dead letters: printed when the block ends, also if an error ends it.
+
+    The block exits with the code of the first refusal.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._outcomes: dict[str, dict[str, Any]] = {}
+        self._texts: dict[str, str] = {}
+        self._codes: list[ExitCode] = []
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Print, and exit with the code of the first refusal."""
+        if self._as_json:
+            console.print_json(list(self._outcomes.values()))
+        elif self._texts:
+            console.print_table(["id", "outcome"], self._texts.items())
+        if kind is None and self._codes:
+            raise typer.Exit(self._codes[0])
+
+    def add(self, one: str, outcome: str, text: str, **fields: object) -> None:
+        """Note what has become of one; `fields` are for JSON."""
+        self._outcomes[one] = {"id": one, "outcome": outcome, **fields}
+        self._texts[one] = text
+
+    def refuse(self, one: str, reason: str, code: ExitCode = ExitCode.CONFLICT) -> None:
+        """Note that one was refused."""
+        self.add(one, "refused", reason, reason=reason)
+        self._codes.append(code)
+
+
 def call_each(
     ids: Sequence[str], route: Route[Any], *arguments: Any, as_json: bool, done: Callable[[Any], str]
 ) -> None:
     """Call the function of a route for each id, and print what became of it; `done` returns that of an answer as text.
 
-    Exit with the code of the first refusal. If Redis does not answer, what is left is not called.
+    If Redis does not answer, what is left is not called.
     """
     if len(set(ids)) < len(ids):
         console.fail("an id is given twice", ExitCode.USAGE)
-    outcomes: list[dict[str, Any]] = []
-    rows: list[tuple[str, str]] = []
-    codes: list[ExitCode] = []
 
-    async def call_all() -> None:
+    async def call_all(outcomes: Outcomes) -> None:
         for one in ids:
             try:
                 answer = await _call(route, one, *arguments)
@@ -71,22 +105,24 @@ def call_each(
                 reason, code = _refusal(error)
                 if code == ExitCode.UNAVAILABLE:
                     raise
-                codes.append(code)
-                outcomes.append({"id": one, "outcome": "refused", "reason": reason})
-                rows.append((one, reason))
+                outcomes.refuse(one, reason, code)
             else:
-                outcomes.append({"id": one, "outcome": "done", **(answer.model_dump(mode="json") if answer else {})})
-                rows.append((one, done(answer)))
+                outcomes.add(one, "done", done(answer), **(answer.model_dump(mode="json") if answer else {}))
 
-    try:
-        run(call_all())
-    finally:
-        if as_json:
-            console.print_json(outcomes)
-        elif rows:
-            console.print_table(["id", "outcome"], rows)
-    if codes:
-        raise typer.Exit(codes[0])
+    with Outcomes(as_json=as_json) as outcomes:
+        run(call_all(outcomes))
+
+
+def selection(ids: Sequence[str] | None, dry_run: bool | None, **fields: object) -> dict[str, object] | None:
+    """Return the filter that the options of a command are, or None if it names ids; exit if it has both, or neither."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if bool(ids) == bool(given):
+        console.fail(f"give ids or a filter: --{', --'.join(fields)}", ExitCode.USAGE)
+    if ids and dry_run is not None:
+        console.fail("--dry-run and --no-dry-run are for a filter", ExitCode.USAGE)
+    if given and dry_run is not False:
+        print("Dry run: nothing is changed without --no-dry-run.", file=sys.stderr)
+    return given or None
 
 
 async def _call(route: Route[T], *arguments: Any) -> T:
