@@ -15,9 +15,8 @@ from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.task_access import TaskViewer, TaskViewerDep
-from app.features.tasks.platform.detail import TaskId
 from app.features.tasks.platform.problems import ProblemRoute, problem_responses
-from app.features.tasks.platform.schemas import TaskSummary, summary
+from app.features.tasks.platform.schemas import TaskId, TaskSummary, summary
 from app.worker import history, watch
 from app.worker.broker import in_thread
 from app.worker.history import TaskRecord
