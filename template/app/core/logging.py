@@ -21,6 +21,9 @@ _CONTROL_IN_TRACEBACK = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u
 # Celery's messages about each task: app/worker/logs.py logs one line per run instead.
 _QUIETER = ("celery.app.trace", "celery.worker.strategy", "kombu", "asyncio")
 
+# One list: loggers that were used before go on with it, and so do tests with structlog.testing.capture_logs().
+_processors: list[structlog.types.Processor] = []
+
 
 def configure_logging() -> None:
     """Write all records of structlog and `logging` from `LOG_LEVEL` up to stderr in `LOG_FORMAT`."""
@@ -57,13 +60,14 @@ def configure_logging() -> None:
     for name in _QUIETER:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
-    structlog.configure(
+    _processors[:] = [
         # First: a line below the level costs nothing more.
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
+    structlog.configure(
+        processors=_processors,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

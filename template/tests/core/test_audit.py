@@ -56,6 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.processes
 def test_each_unsafe_setting_is_a_problem_and_the_exit_code_is_1() -> None:
     code, lines = run(
         "settings",
@@ -79,6 +80,7 @@ def test_safe_settings_are_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [lines[name][0][0] for name in ("environment", "settings", "logs")] == ["ok"] * 3
 
 
+@pytest.mark.processes
 def test_the_audit_of_development_is_a_problem() -> None:
     code, lines = run("settings", ENVIRONMENT="test")
     assert code == 1

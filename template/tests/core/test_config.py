@@ -220,6 +220,7 @@ def _start(code: str, **variables: str) -> tuple[int, str]:
     return result.returncode, result.stderr
 
 
+@pytest.mark.processes
 def test_the_application_exits_with_default_secrets_in_production() -> None:
     code, errors = _start(
         "import app.main", ENVIRONMENT="production", DATABASE_URL="postgresql://postgres:postgres@db/x"

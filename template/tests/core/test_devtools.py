@@ -366,6 +366,7 @@ def _find_the_servers(folder: Path, variables: dict[str, str], shared: str) -> N
     assert named or "sqlite" in variables["DATABASE_URL"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "CELERY_BROKER_URL"])
 def test_make_dev_does_not_replace_a_configured_server(variable: str) -> None:
     url = {"DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}.get(variable, "redis://:hunter2@127.0.0.1:1/1")

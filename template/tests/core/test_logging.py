@@ -1,4 +1,4 @@
-"""Values from clients cannot forge log lines."""
+"""Values from clients cannot forge log lines, and tests can capture the lines of loggers."""
 
 import json
 import os
@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
+from app.core.logging import configure_logging
 from tests import ROOT
 
 EVIL = "x\r\n2026-01-01 [info] forged \x1b[2J\x7f\x9b\u202e\u2028"
@@ -44,3 +46,13 @@ def test_control_characters_from_clients_are_escaped(log_format: str) -> None:
         assert "Traceback" in text
         assert "\\x1b[2J" in text
         assert len([line for line in lines if "[warning" in line]) == 2
+
+
+def test_lines_are_captured_of_loggers_that_were_used_before() -> None:
+    configure_logging()
+    logger = structlog.get_logger("four")
+    logger.warning("before")
+    configure_logging()
+    with structlog.testing.capture_logs() as lines:
+        logger.warning("after")
+    assert [line["event"] for line in lines] == ["after"]

@@ -9,6 +9,8 @@ import pytest
 
 from tests import ROOT
 
+pytestmark = pytest.mark.processes
+
 APPLICATION = "import app.core.celery; "
 FORK = "from types import SimpleNamespace; from app.worker import fork; fork.prepare(SimpleNamespace(pool_cls={!r})); "
 PRINT = "import gc, json, sys; print(json.dumps([gc.get_freeze_count(), *sys.modules]))"

@@ -95,6 +95,7 @@ def test_what_a_worker_runs_tasks_in_is_validated(
         WorkerSettings()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("pool", "concurrency", "found"),
     [("", "", "prefork 2"), ("threads", "5", "threads 5"), ("solo", "5", "solo 1")],

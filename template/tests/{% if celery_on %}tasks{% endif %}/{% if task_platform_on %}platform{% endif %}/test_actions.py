@@ -168,8 +168,8 @@ async def test_a_frozen_redis_is_a_503(client: httpx.AsyncClient, monkeypatch: p
 # --- many ---
 
 
-async def _all_pages(client: httpx.AsyncClient, path: str, **body: Any) -> list[dict[str, Any]]:
-    pages, cursor = [], dict[str, str]()
+async def _all_pages(client: httpx.AsyncClient, path: str, **fields: Any) -> list[dict[str, Any]]:
+    pages, cursor, body = [], dict[str, str](), {"dry_run": False, **fields}
     while True:
         pages.append(await _post(client, path, 200, **body, **cursor))
         if pages[-1]["next_cursor"] is None:
@@ -179,12 +179,12 @@ async def _all_pages(client: httpx.AsyncClient, path: str, **body: Any) -> list[
 
 async def test_a_dry_run_returns_what_would_be_done_and_does_nothing(client: httpx.AsyncClient) -> None:
     failed, waiting = await _failed(), await _queued()
-    (would,) = await _all_pages(client, "/tasks/retry", filter={"name": process_task.name}, dry_run=True)
+    would = await _post(client, "/tasks/retry", 200, filter={"name": process_task.name})
     assert (would["done"], [(task["task_id"], task["outcome"]) for task in would["tasks"]]) == (
         0,
         [(failed, "selected")],
     )
-    (would,) = await _all_pages(client, "/tasks/cancel", filter={"name": process_task.name}, dry_run=True)
+    would = await _post(client, "/tasks/cancel", 200, filter={"name": process_task.name})
     assert (would["done"], [(task["task_id"], task["outcome"]) for task in would["tasks"]]) == (
         0,
         [(waiting, "selected")],

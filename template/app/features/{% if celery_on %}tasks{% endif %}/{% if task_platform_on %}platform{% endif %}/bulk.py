@@ -50,7 +50,7 @@ class CancelSelection(_Selection):
 class _Bulk(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    dry_run: bool = Field(False, description="Whether to return what the request would do, and to do nothing")
+    dry_run: bool = Field(True, description="False does it; true returns what the request would do, and does nothing")
     limit: int = Field(history.MAX_LIMIT, ge=1, le=history.MAX_LIMIT, description="Tasks of one request")
     cursor: str | None = Field(None, max_length=cursors.MAX_LENGTH, description="`next_cursor` of the request before")
 

@@ -152,7 +152,7 @@ class Refused(BaseModel):
     reason: str
 
 
-class BulkResult(BaseModel):
+class LettersChanged(BaseModel):
     """What was done, or would be done. Call again while `remaining` is not 0."""
 
     dry_run: bool
@@ -212,14 +212,14 @@ async def delete_dead_letter(letter_id: LetterId, _: OperatorDep) -> None:
 
 
 @router.post("/dead-letters/replay", responses=problem_responses(400, 413))
-async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> BulkResult:
+async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> LettersChanged:
     """Replay the dead letters that match, the oldest first, up to `limit` and as many as fit into the time of a request."""
     change: Callable[..., object] = replay.check if which.dry_run else replay.replay
     return await in_thread(_change, which, functools.partial(change, alone=which.alone))
 
 
 @router.post("/dead-letters/delete", responses=problem_responses(400, 413))
-async def delete_dead_letters(which: Bulk, _: OperatorDep) -> BulkResult:
+async def delete_dead_letters(which: Bulk, _: OperatorDep) -> LettersChanged:
     """Delete the dead letters that match, the oldest first, up to `limit`."""
     return await in_thread(_change, which, _keep if which.dry_run else dead_letters.delete)
 
@@ -228,7 +228,7 @@ def _keep(_client: Any, _letter_id: str) -> bool:
     return True
 
 
-def _change(which: Bulk, change: Callable[[Any, str], object]) -> BulkResult:
+def _change(which: Bulk, change: Callable[[Any, str], object]) -> LettersChanged:
     # The request is answered with an error after that time, and should not have been half done then.
     deadline = time.monotonic() + 0.6 * celery_settings.publish_timeout
     done: list[Replayed] = []
@@ -250,7 +250,7 @@ def _change(which: Bulk, change: Callable[[Any, str], object]) -> BulkResult:
                 if outcome:
                     task_id = outcome if isinstance(outcome, str) else None
                     done.append(Replayed(letter_id=letter.letter_id, task_id=task_id))
-    return BulkResult(dry_run=which.dry_run, done=done, refused=refused, remaining=len(letters) - looked_at)
+    return LettersChanged(dry_run=which.dry_run, done=done, refused=refused, remaining=len(letters) - looked_at)
 
 
 def _with_client(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
