@@ -10,7 +10,7 @@ from app.cli.console import DryRun, Json, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
     from app.features.tasks.platform.command_line import Route
-    from app.features.tasks.platform.dead_letters import BulkResult, Replayed
+    from app.features.tasks.platform.dead_letters import LettersChanged, Replayed
 
 command = typer.Typer(help="List, show, replay and delete dead letters.", no_args_is_help=True)
 
@@ -108,7 +108,7 @@ def delete(
 
 
 def _call_until_done(
-    route: "Route[BulkResult]", request: dict[str, object], *, as_json: bool, done: "Callable[[Replayed], str]"
+    route: "Route[LettersChanged]", request: dict[str, object], *, as_json: bool, done: "Callable[[Replayed], str]"
 ) -> None:
     """Call the function of a route, which changes some of what a filter selects, until all are changed or refused."""
     from app.features.tasks.platform.command_line import OPERATOR, Outcomes, call
