@@ -130,7 +130,7 @@ def cancel(
     from app.features.tasks.platform.command_line import OPERATOR, call_each, selection
 
     def done(answer: Cancelled) -> str:
-        return "cancelled" if answer.state == "REVOKED" else f"{answer.state} until its worker has ended it"
+        return "cancelled" if answer.state == "REVOKED" else "runs until its worker has ended it"
 
     which = selection(task_ids, dry_run, **_filter(state, name, queue, owner, since, until))
     if which is None:
