@@ -153,7 +153,7 @@ def test_nothing_happens_behind_the_copy() -> None:
 
 
 def test_standard_profile_is_small(render: Renderer) -> None:
-    assert len(files(render({}))) <= 360
+    assert len(files(render({}))) <= 380
 
 
 @pytest.mark.parametrize("answers", combinations(2), ids=name)
