@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from celery.app.task import Context
 
 from app.core.celery import celery_app
 from app.tasks.process_task import process_task
+from app.tasks.workflows import process_data_task
 from app.worker import dead_letters, history, liveness
 from app.worker.broker import broker_client
 from app.worker.status import read_status
 from tests import ROOT
 from tests.cli.fixtures import Outcome, RunCli
+from tests.cli.test_cli import SCRIPT
 from tests.worker.fixtures import Queued
 from tests.worker.test_dead_letters import ENDED, received
 
@@ -32,10 +35,10 @@ def _queue(owner: str | None = None, **options: Any) -> str:
     return str(process_task.apply_async(({"a": 1},), **options).id)
 
 
-def _end(task_id: str, state: str = states.SUCCESS, result: Any = None) -> None:
+def _end(task_id: str, state: str = states.SUCCESS, result: Any = None, task: str = process_task.name) -> None:
     request = Context(
         id=task_id,
-        task=process_task.name,
+        task=task,
         args=[{}],
         kwargs={},
         hostname="celery@here",
@@ -252,6 +255,15 @@ def test_retry_queues_failed_tasks_again(run_cli: RunCli, queued: Queued) -> Non
     assert waiting in second["reason"]
     assert "never queued" in third["reason"]
     assert f"retried as {first['task_id']}" in run_cli("tasks", "retry", failed).out
+
+
+def test_the_command_knows_the_tasks_of_the_project() -> None:
+    failed = str(process_data_task.delay({}).id)
+    _end(failed, states.FAILURE, LookupError("no such order"), process_data_task.name)
+    command: list[str | Path] = [SCRIPT, "tasks", "retry", failed, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["replay_of"] == failed
 
 
 @pytest.mark.parametrize("command", ["cancel", "retry"])
