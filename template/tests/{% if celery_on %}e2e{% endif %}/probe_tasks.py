@@ -297,13 +297,15 @@ def own_parent(self: Any) -> str:
 
 
 def _hold(number: int, seconds: float) -> None:
-    """Count the start and how many of these tasks run now, and work for a while the first time only."""
+    """Count the start and how many of these tasks run now, and work the first time only: for a while, or until all may end."""
     client = cache.sync.client
     client.rpush("probe:flow:starts", f"{time.time()} {number}")
     running = client.incr("probe:flow:running")
     client.zadd("probe:peaks", {"flow": running}, gt=True)
     if client.hincrby("probe:starts", str(number), 1) == 1:
-        _work(seconds)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not client.exists("probe:flow:end"):
+            _work(min(seconds, 0.05))
     client.decr("probe:flow:running")
     client.hincrby("probe:marks", str(number), 1)
 

@@ -52,6 +52,10 @@ class Fleet:
         """Return how many messages wait for a rule."""
         return sum(map(int, self.broker.hvals("flow:depths")))
 
+    def end(self) -> None:
+        """Let the tasks end that run for long."""
+        self.cache.set("probe:flow:end", 1)
+
     def has_nothing_left(self) -> bool:
         """Return whether no rule has anything left of the tasks that have ended."""
         slots = [name for name in self.broker.keys("flow:*") if name.endswith((b":slots", b":waiting", b":woken"))]
@@ -95,12 +99,15 @@ def test_with_kombus_transport_too(fleet: Fleet, probe_task: Any) -> None:
 
 def test_what_waits_keeps_no_worker_busy(fleet: Fleet, probe_task: Any) -> None:
     fleet.start()
-    for number in range(100):
-        probe_task("single").delay(number, 5 if number == 0 else 0)
+    probe_task("single").delay(0, 50)
+    wait_until(lambda: fleet.started(0), 20, "the first task to start")
+    for number in range(1, 100):
+        probe_task("single").delay(number, 0)
     wait_until(lambda: fleet.waiting() == 99, 30, "the others to wait")
     echo = probe_task("echo").delay(1)
     wait_until(lambda: _state(echo.id) == states.SUCCESS, 4, "another task to run")
     assert not fleet.done(0)
+    fleet.end()
     wait_until(lambda: fleet.done(*range(100)), 60, "all tasks")
     assert fleet.peak == 1
 
@@ -209,11 +216,14 @@ def test_what_waits_outlives_a_restart_of_redis(fleet: Fleet, probe_task: Any) -
         fleet.start(CELERY_BROKER_URL=server.url(1))
         fleet.broker = client
         with celery_app.connection_for_write(server.url(1)) as connection:
-            for number in range(5):
-                probe_task("single").apply_async((number, 3 if number == 0 else 0), connection=connection)
+            probe_task("single").apply_async((0, 50), connection=connection)
+            wait_until(lambda: fleet.started(0), 20, "the first task to start")
+            for number in range(1, 5):
+                probe_task("single").apply_async((number, 0), connection=connection)
         wait_until(lambda: fleet.waiting() == 4, 20, "the others to wait")
         server.restart(client)
         assert fleet.waiting() == 4
+        fleet.end()
         wait_until(lambda: fleet.done(*range(5)), 40, "all tasks")
         assert fleet.peak == 1
         wait_until(fleet.has_nothing_left, 20, "nothing to be left")
