@@ -6,9 +6,10 @@ Prints `ok`, `problem` or `skipped` for each check and exits with 1 if there is 
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,23 @@ async def collect(parts: Sequence[str]) -> "list[Finding]":
     return found
 
 
+def findings(parts: Sequence[str]) -> list[dict[str, str]]:
+    """Return what each check found: `state`, `what` and `text`. Invalid settings are problems too."""
+    try:
+        # They make the import exit.
+        with contextlib.redirect_stderr(io.StringIO()) as refused:
+            import app.core.config  # noqa: F401, PLC0415
+    except SystemExit:
+        lines = refused.getvalue().splitlines()
+        return [{"state": "problem", "what": "settings", "text": line} for line in lines]
+    return [dataclasses.asdict(finding) for finding in asyncio.run(collect(parts))]
+
+
+def line(finding: Mapping[str, str]) -> str:
+    """Return a finding as one line."""
+    return f"{finding['state']:<8} {finding['what']}: {finding['text']}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app.audit", description=__doc__)
@@ -47,17 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = parser.parse_args(arguments).parts or PARTS
     if not set(parts) <= set(PARTS):
         parser.error(f"PART must be one of {', '.join(PARTS)}")
-    try:
-        # Invalid settings make the import exit; the audit reports them as problems.
-        with contextlib.redirect_stderr(io.StringIO()) as refused:
-            import app.core.config  # noqa: F401, PLC0415
-    except SystemExit:
-        print(*(f"problem  settings: {line}" for line in refused.getvalue().splitlines()), sep="\n")
-        return 1
-    found = asyncio.run(collect(parts))
+    found = findings(parts)
     for finding in found:
-        print(finding)
-    return 1 if any(finding.state == "problem" for finding in found) else 0
+        print(line(finding))
+    return 1 if any(finding["state"] == "problem" for finding in found) else 0
 
 
 if __name__ == "__main__":

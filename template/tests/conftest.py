@@ -21,6 +21,8 @@ from fastapi import FastAPI
 from devtools.servers import Servers, embedded_servers
 
 ROOT = Path(__file__).resolve().parent.parent
+# Fixtures for the tests of every folder are in the modules called `fixtures`.
+pytest_plugins = [f"tests.{path.parent.name}.fixtures" for path in sorted(ROOT.glob("tests/*/fixtures.py"))]
 _servers = contextlib.ExitStack()
 
 

@@ -31,7 +31,8 @@ ELSEWHERE = {
     r"make (migrate|revision.*)|uv run python -m devtools.(revision|dev).*": "the project's tests/core/test_migrations.py, test_devtools.py",
     r"make secrets.*|uv run python -m devtools.secrets": "the project's tests/core/test_devtools.py",
     r"git (pull|add|reset --hard && git clean -fd)": "tests/update",
-    r"uv run": "a name, no command",
+    r"uv run( my-app)?": "a name, no command",
+    r"source .venv/bin/activate|my-app --install-completion": "a person's shell",
     r"DATABASE_URL=… .* restore NAME": "the project's tests/e2e/backup/test_backup_task.py",
     r"docker inspect|docker compose exec postgres psql .*|ssh .*": "outside of the project",
     r"python -I app/probe.py .*": "tests/generated/test_compose.py, as the health checks of compose",
@@ -40,7 +41,7 @@ ELSEWHERE = {
 # What a command of the pages may answer beside success.
 MAY_FAIL = {
     r"make audit.*": "development is not safe for production",
-    r"ENVIRONMENT=production .*app.audit": "likewise",
+    r"ENVIRONMENT=production .*app.audit|uv run my-app audit .*": "likewise",
 }
 
 

@@ -32,8 +32,8 @@ TABLE = '''"""A later revision of the template."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "forge_accounts_0003"
-down_revision = "forge_accounts_0002"
+revision = "forge_accounts_0099"
+down_revision = "forge_accounts_0003"
 branch_labels = None
 depends_on = None
 
@@ -81,7 +81,7 @@ class Database:
 
 def add_table(template: Path) -> None:
     """Give the template a revision that adds a table."""
-    name = "{% if accounts_on %}0003_invitations.py{% endif %}"
+    name = "{% if accounts_on %}0099_invitations.py{% endif %}"
     (template / "template" / "migrations" / "forge" / name).write_text(TABLE, encoding="utf-8")
 
 
@@ -101,7 +101,7 @@ def test_a_release_adds_a_table_beside_the_owners_revisions(own_world: World, tm
     person.commit("Update")
     database.sync()
     heads = database.alembic("heads").split()
-    assert [word for word in heads if word.startswith("forge_accounts_")] == ["forge_accounts_0003"]
+    assert [word for word in heads if word.startswith("forge_accounts_")] == ["forge_accounts_0099"]
     database.alembic("upgrade", "heads")
     assert {"users", "orders", "invitations"} <= database.tables()
     database.alembic("downgrade", "forge_accounts@-1")

@@ -21,10 +21,6 @@ class Finding:
     what: str
     text: str
 
-    def __str__(self) -> str:
-        """Return the finding as one line."""
-        return f"{self.state:<8} {self.what}: {self.text}"
-
 
 @dataclass(frozen=True)
 class AuditPoint:

@@ -11,6 +11,7 @@ Queue a task and read its state
     outbox             tasks that are committed with the data, and the relay that publishes them
     idempotency        a message is published once per key
     once               an effect and the fact that it happened, in one transaction
+    eager_mode         refuses Celery's `task_always_eager`
     memory_limit       refuses to queue while Redis is nearly full
     owners             the owner of a task: the user for whom the API queued it
     job_limit          how many unfinished jobs an owner may have

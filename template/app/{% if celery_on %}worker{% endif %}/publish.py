@@ -96,6 +96,7 @@ async def enqueue(
 
     Raises:
         ValueError: an option cannot be used with this signature, or without a session.
+        app.worker.eager_mode.EagerModeRefused: `task_always_eager` is set.
         app.worker.idempotency.IdempotencyKeyReused: the key was used for another task or other arguments.
         app.worker.serializer.InvalidArguments: a message cannot contain the arguments, or they are too large for an option.
         app.worker.job_limit.TooManyJobs: the owner has `CELERY_MAX_JOBS_PER_OWNER` unfinished jobs.
@@ -110,7 +111,7 @@ async def enqueue(
             raise ValueError("outbox needs the session in whose transaction the task is stored: after_commit=session.")
     async with within_limit():
         await check_memory()
-        if idempotency_key is not None and not current_app.conf.task_always_eager:
+        if idempotency_key is not None:
             return await _publish_once(signature, owner, idempotency.key_of_call(owner, idempotency_key, signature))
         if _is_task(signature) and _is_small(signature):
             return await _publish_on_loop(signature, owner)
@@ -265,8 +266,7 @@ def _is_single(signature: Any) -> bool:
 
 def _is_task(signature: Any) -> bool:
     """Return whether one message is all that Celery sends for it, and sends itself."""
-    settings = current_app.conf
-    return _is_single(signature) and not (settings.task_always_eager or settings.task_send_sent_event)
+    return _is_single(signature) and not current_app.conf.task_send_sent_event
 
 
 def _check_single(signature: Any) -> None:
@@ -326,9 +326,6 @@ async def _publish_in_session(
     from app.worker.once import claim  # noqa: PLC0415
 
     task_id = job_limit.new_id(signature)
-    if current_app.conf.task_always_eager:
-        hold(session, functools.partial(in_thread, _publish, signature.clone().set(task_id=task_id), owner))
-        return _result(task_id)
     if not outbox:
         # Now, so that an outage is an error with nothing committed.
         async with within_limit():
@@ -357,8 +354,6 @@ async def _publish_in_session(
 async def _enqueue_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
     async with within_limit():
         await check_memory()
-        if current_app.conf.task_always_eager:
-            return await in_thread(_publish, signature, owner)
         return await _publish_once(signature, owner, key, limited=limited)
 
 

@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from celery.utils import uuid
 from kombu.exceptions import EncodeError
 
-from app.worker import correlation, event_loop, flow_control, logs, owners, payload_versions, start, waiting
+from app.worker import correlation, eager_mode, event_loop, flow_control, logs, owners, payload_versions, start, waiting
 from app.worker.records import REPLAY_HEADER
 from app.worker.redelivery import return_rejection
 from app.worker.serializer import InvalidArguments, check_arguments
@@ -166,8 +166,10 @@ class AppTask(Task[Any, Any]):
         Raises:
             InvalidArguments: a message cannot contain the arguments.
             ValueError: the limits of this call contradict each other.
+            app.worker.eager_mode.EagerModeRefused: `task_always_eager` is set.
             app.worker.flow_control.NotQueued: a rule of the task refuses the call.
         """
+        eager_mode.refuse(self.app.conf)
         hard, soft = (options.get(name) for name in _LIMITS)
         if hard is not None or soft is not None:
             default: Any = self
@@ -185,7 +187,7 @@ class AppTask(Task[Any, Any]):
             options["headers"] = {**headers, **(options.get("headers") or {})}
         try:
             check_arguments(args=args, kwargs=kwargs, headers=options.get("headers"))
-            if self.rules and self.rules.are_judged_when_queued and not self._is_exempt(options):
+            if self.rules and self.rules.are_judged_when_queued and not _is_retry(options):
                 options.update(zip(_POSITIONAL, more, strict=False))
                 options["task_id"] = options.get("task_id") or uuid()
                 send = functools.partial(super().apply_async, args, kwargs)
@@ -194,10 +196,14 @@ class AppTask(Task[Any, Any]):
         except (InvalidArguments, EncodeError) as error:
             raise InvalidArguments(f"{self.name}: {error}") from error
 
-    def _is_exempt(self, options: dict[str, Any]) -> bool:
-        # A retry is the same call, by whomever.
-        is_retry = options.get("retries") or REPLAY_HEADER in (options.get("headers") or {})
-        return bool(is_retry or self.app.conf.task_always_eager)
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task here, without a message, as Celery does.
+
+        Raises:
+            app.worker.eager_mode.EagerModeRefused: `task_always_eager` is set, with which Celery calls this for a workflow.
+        """
+        eager_mode.refuse(self.app.conf)
+        return super().apply(*args, **kwargs)
 
     def before_start(self, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Stop a task that was revoked, or that was redelivered too often.
@@ -234,6 +240,11 @@ class AppTask(Task[Any, Any]):
         if isinstance(eta, datetime):
             return max(0.0, (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp() - time.time())
         return float((self.default_retry_delay if countdown is None else countdown) or 0)
+
+
+def _is_retry(options: dict[str, Any]) -> bool:
+    """Return whether it is the same call again, by whomever."""
+    return bool(options.get("retries") or REPLAY_HEADER in (options.get("headers") or {}))
 
 
 def _annotated(task: Any, name: str, app: Any) -> Any:

@@ -56,10 +56,11 @@ def test_each_row_of_a_setting_names_an_existing_setting() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_in_a_page_compiles_and_its_imports_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    # A page may contain new modules: a line such as "`app/features/orders/models.py`:" precedes their code.
+    # Pages contain new modules: a line such as "`app/features/orders/models.py`:" precedes their code.
     built = {
         path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        for path in re.findall(r"^`(app/\S+\.py)`:$", text, flags=re.MULTILINE)
+        for one in PAGES
+        for path in re.findall(r"^`(app/\S+\.py)`:$", one.read_text(encoding="utf-8"), flags=re.MULTILINE)
     }
     for code in re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
         compile(code, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -52,7 +52,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "forge_accounts_0099"
-down_revision = "forge_accounts_0002"
+down_revision = "forge_accounts_0003"
 branch_labels = None
 depends_on = None
 

@@ -271,17 +271,6 @@ async def test_options_travel_with_the_task(broker: Any, db: AsyncSession) -> No
     assert message["headers"]["id"] == "chosen"
 
 
-async def test_eager_tasks_run_after_the_commit(broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[int] = []
-    monkeypatch.setattr(process_task, "run", lambda data: ran.append(data["a"]))
-    monkeypatch.setitem(celery_app.conf, "task_always_eager", True)
-    for number, outbox in enumerate((False, True)):
-        await enqueue(process_task.s({"a": number}), after_commit=db, outbox=outbox)
-        assert ran == list(range(number))
-        await db.commit()
-        assert ran == list(range(number + 1))
-
-
 async def test_sent_events_do_not_leave_before_the_commit(
     broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import redis
 from celery import chain, group
-from celery.signals import after_task_publish, before_task_publish, task_prerun
+from celery.signals import after_task_publish, before_task_publish
 from kombu import Exchange, Queue
 from pydantic import SecretStr
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
@@ -204,24 +204,6 @@ async def test_large_arguments_are_not_encoded_on_the_event_loop(broker: Any) ->
     finally:
         before_task_publish.disconnect(note)
     assert broker.llen("high") == 4
-
-
-async def test_eager_tasks_run_at_once(broker: Any) -> None:
-    loop_thread, threads = threading.current_thread(), set()
-
-    def note(**_: object) -> None:
-        threads.add(threading.current_thread())
-
-    celery_app.conf.task_always_eager = True
-    task_prerun.connect(note)
-    try:
-        assert (await enqueue(process_task.s({"a": 1}))).get()["values"] == 1
-        assert [one.get()["values"] for one in await enqueue_many([process_task.s({"a": 1})])] == [1]
-    finally:
-        task_prerun.disconnect(note)
-        celery_app.conf.task_always_eager = False
-    assert loop_thread not in threads, "a task would block the event loop"
-    assert not broker.exists("high")
 
 
 @pytest.fixture(name="slow_trips")

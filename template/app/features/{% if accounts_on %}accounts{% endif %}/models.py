@@ -16,7 +16,7 @@ class User(Base):
     """A user account. `email` is stored in lower case, so that an address has one account on every database.
 
     `is_verified` means that the user has read a mail sent to the address, or that basic accounts required no
-    verification.
+    verification. `is_operator` means that the user may see and change the tasks of all users; only the command line sets it.
     """
 
     __tablename__ = "users"
@@ -27,6 +27,7 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     is_active: Mapped[bool] = mapped_column(default=True)
     is_verified: Mapped[bool] = mapped_column(default=False, server_default=false())
+    is_operator: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     last_activity: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -72,3 +72,14 @@ async def begin_login(db: AsyncSession, user: User, password: SecretStr) -> bool
 async def find_user(db: AsyncSession, email: str) -> User | None:
     """Return the user with this address, or None."""
     return (await db.scalars(select(User).where(User.email == email.lower()))).one_or_none()
+
+
+async def set_operator(db: AsyncSession, email: str, *, is_operator: bool) -> bool:
+    """Make a user an operator or a plain user, and return False if there is no such user; the caller commits."""
+    changed = update(User).where(User.email == email.lower()).values(is_operator=is_operator)
+    return bool(await matched_rows(db, changed))
+
+
+async def operators(db: AsyncSession) -> list[str]:
+    """Return the addresses of all operators, sorted."""
+    return list(await db.scalars(select(User.email).where(User.is_operator).order_by(User.email)))

@@ -22,7 +22,7 @@ class Cancelled(BaseModel):
 
     task_id: str
     state: str = Field(
-        description="REVOKED, or STARTED or UNTRACKED for a task that runs until its worker has ended it"
+        description="REVOKED, or the state of a task that runs until its worker has ended it, such as STARTED or its own"
     )
 
 

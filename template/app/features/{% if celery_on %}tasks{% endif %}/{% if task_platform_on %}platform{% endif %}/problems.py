@@ -19,6 +19,18 @@ from app.worker.serializer import InvalidArguments
 
 MEDIA_TYPE = "application/problem+json"
 
+PROBLEMS = (
+    RequestValidationError,
+    HTTPException,
+    InvalidArguments,
+    IdempotencyKeyReused,
+    RetryRefused,
+    NotQueued,
+    TooManyJobs,
+    QueueUnavailable,
+)
+"""The errors of a route that are the client's, a limit's or an outage's."""
+
 _DESCRIPTIONS = {
     400: "The body is incomplete or does not match its Content-Type",
     401: "The access token is missing or invalid",
@@ -50,6 +62,7 @@ class ProblemResponse(AsciiResponse):
             "status": status,
             "detail": detail,
         }
+        self.detail, self.errors = detail, errors or []
         super().__init__(content | ({"errors": errors} if errors else {}), status, headers)
 
 
@@ -63,26 +76,31 @@ class ProblemRoute(APIRoute):
         async def handle_with_problems(request: Request) -> Response:
             try:
                 return await handle(request)
-            except RequestValidationError as error:
-                # Without the input: it may be a secret.
-                errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
-                return ProblemResponse(422, "The request is invalid.", errors)
-            except HTTPException as error:
-                if error.status_code < HTTPStatus.BAD_REQUEST:
+            except PROBLEMS as error:
+                if isinstance(error, HTTPException) and error.status_code < HTTPStatus.BAD_REQUEST:
                     raise
-                return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
-            except InvalidArguments as error:
-                errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]
-                return ProblemResponse(422, "The request is invalid.", errors)
-            except (IdempotencyKeyReused, RetryRefused) as error:
-                return ProblemResponse(409, str(error))
-            except (NotQueued, TooManyJobs) as error:
-                seconds = max(1, math.ceil(getattr(error, "retry_after", 30)))
-                return ProblemResponse(429, str(error), headers={"Retry-After": str(seconds)})
-            except QueueUnavailable as error:
-                return ProblemResponse(503, str(error), headers={"Retry-After": "5"})
+                return problem_of(error)
 
         return handle_with_problems
+
+
+def problem_of(error: Exception) -> ProblemResponse:
+    """Return the response for an error of `PROBLEMS`."""
+    if isinstance(error, RequestValidationError):
+        # Without the input: it may be a secret.
+        errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+        return ProblemResponse(422, "The request is invalid.", errors)
+    if isinstance(error, HTTPException):
+        return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, InvalidArguments):
+        errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]
+        return ProblemResponse(422, "The request is invalid.", errors)
+    if isinstance(error, IdempotencyKeyReused | RetryRefused):
+        return ProblemResponse(409, str(error))
+    if isinstance(error, NotQueued | TooManyJobs):
+        seconds = max(1, math.ceil(getattr(error, "retry_after", 30)))
+        return ProblemResponse(429, str(error), headers={"Retry-After": str(seconds)})
+    return ProblemResponse(503, str(error), headers={"Retry-After": "5"})
 
 
 def unknown_task(task_id: str) -> HTTPException:

@@ -1,5 +1,6 @@
-"""The routes of the schedule for an operator, with what a scheduler of beat stores."""
+"""The routes and the commands of the schedule for an operator, with what a scheduler of beat stores."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from app.core.celery import celery_app
 from app.worker import flow_control, last_runs, liveness, messages, schedule_control
 from app.worker.broker import QueueUnavailable
 from app.worker.schedule import Scheduler
+from tests.cli.fixtures import RunCli
 
 pytestmark = pytest.mark.anyio
 
@@ -185,3 +187,41 @@ async def test_who_is_no_operator_is_refused(app: FastAPI, client: httpx.AsyncCl
     app.dependency_overrides[operator_or_owner] = lambda: TaskViewer("user-1")
     for method, path in (("GET", ""), ("POST", "/often/run"), ("POST", "/often/pause"), ("POST", "/often/resume")):
         assert (await client.request(method, f"/schedule{path}")).status_code == 403
+
+
+# --- the command line ---
+
+
+def _listed(run_cli: RunCli) -> dict[str, Any]:
+    outcome = run_cli("schedule", "list", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    return {entry["name"]: entry for entry in json.loads(outcome.out)["entries"]}
+
+
+@pytest.mark.usefixtures("beat")
+def test_commands_list_pause_resume_and_run_entries(run_cli: RunCli) -> None:
+    assert set(_listed(run_cli)) == {"often", "at night", "misspelt"}
+    lines = run_cli("schedule", "list").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["entry", "at", "misspelt", "often"]
+    assert run_cli("schedule", "pause", "often").code == 0
+    assert _listed(run_cli)["often"]["paused"] is True
+    assert json.loads(run_cli("schedule", "resume", "often", "--json").out)["paused"] is False
+    first = run_cli("schedule", "run", "at night")
+    assert (first.code, len(first.out.split())) == (0, 1)
+    again = json.loads(run_cli("schedule", "run", "at night", "--json").out)
+    assert again == {"entry": "at night", "task_id": first.out.strip()}
+
+
+@pytest.mark.usefixtures("beat")
+@pytest.mark.parametrize("command", ["run", "pause", "resume"])
+def test_a_command_for_an_unknown_entry_exits_with_3(run_cli: RunCli, command: str) -> None:
+    outcome = run_cli("schedule", command, "never")
+    assert (outcome.code, outcome.out) == (3, "")
+
+
+@pytest.mark.usefixtures("beat")
+def test_without_beat_a_command_runs_nothing(run_cli: RunCli, broker: Any) -> None:
+    broker.delete("alive:beat")
+    outcome = run_cli("schedule", "run", "often")
+    assert (outcome.code, "No beat is running" in outcome.err) == (4, True)
+    assert run_cli("schedule", "list").err == "No beat is running.\n"
