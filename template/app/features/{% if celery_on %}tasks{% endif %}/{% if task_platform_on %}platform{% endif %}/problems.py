@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from app.api.errors import AsciiResponse
 from app.worker.broker import QueueUnavailable
@@ -67,7 +68,8 @@ class ProblemRoute(APIRoute):
                 # Without the input: it may be a secret.
                 errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
                 return ProblemResponse(422, "The request is invalid.", errors)
-            except HTTPException as error:
+            # FastAPI raises Starlette's for a body that it cannot read.
+            except StarletteHTTPException as error:
                 if error.status_code < HTTPStatus.BAD_REQUEST:
                     raise
                 return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
