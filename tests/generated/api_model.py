@@ -107,7 +107,7 @@ def owner() -> str:
             user = User(email=EMAIL, password_hash=await hash_password(PASSWORD), is_verified=True)
             db.add(user)
             await db.flush()
-            return user.id
+            return int(user.id)
 
     return f"user-{asyncio.run(add())}"
 
