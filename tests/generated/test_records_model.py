@@ -1,4 +1,4 @@
-"""A generated project's task records, played against a model on a real Redis or Valkey.
+"""A generated project's task records, played against two models on a real Redis or Valkey: what scripts write, and what people do.
 
 FORGE_MODEL_EXAMPLES is the number of runs (100, about a minute), TEST_REDIS_URL another server, whose data is deleted.
 """
@@ -17,16 +17,17 @@ from tests.generated.life import find_python, install
 
 pytestmark = pytest.mark.matrix
 
-MODEL = Path(__file__).parent / "records_model.py"
+MODELS = Path(__file__).parent
 
 
-def test_a_final_state_never_changes_and_each_record_is_found_once(render: Renderer, scratch: Path) -> None:
+@pytest.mark.parametrize("model", ["records_model", "actions_model"])
+def test_a_final_state_never_changes_and_each_record_is_found_once(render: Renderer, scratch: Path, model: str) -> None:
     python = find_python("3.11")
     assert python, "no Python 3.11 on this machine"
     folder = render.anew({"profile": "standard", "database": "sqlite"}, scratch / "project")
     install(folder, python)
-    shutil.copy(MODEL, folder / "tests/worker/test_records_model.py")
+    shutil.copy(MODELS / f"{model}.py", folder / f"tests/worker/test_{model}.py")
     # The project itself does not depend on hypothesis.
     hypothesis = f"hypothesis=={version('hypothesis')}"
     command = ["uv", "run", "--no-sync", "--with", hypothesis, "python", "-m", "pytest", "-q", "--timeout=0"]
-    assert "1 passed" in run([*command, "tests/worker/test_records_model.py"], folder, timeout=3600)
+    assert "1 passed" in run([*command, f"tests/worker/test_{model}.py"], folder, timeout=3600)

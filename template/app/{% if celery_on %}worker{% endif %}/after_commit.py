@@ -30,6 +30,7 @@ _sending: set[asyncio.Task[None]] = set()
 class _Call:
     transaction: SessionTransaction
     send: Send
+    undo: Send | None
 
 
 @dataclass(slots=True)
@@ -39,11 +40,13 @@ class _Held:
     """The transaction or savepoint that is committed and not closed yet."""
 
 
-def hold(session: AsyncSession, send: Send) -> None:
+def hold(session: AsyncSession, send: Send, *, undo: Send | None = None) -> None:
     """Call `send` once after the current transaction is committed; drop it if that, or its savepoint, is rolled back.
 
     `await session.commit()` returns when `send` has returned. If it raises, that is logged: the data is committed. It is
     not interrupted if the caller of `commit` is cancelled. The same function is called once.
+
+    After a rollback, `undo` is called instead. Nobody waits for it: a rollback is done, whatever Redis does.
 
     Raises:
         ValueError: the transaction holds `MAX_HELD` functions.
@@ -61,7 +64,7 @@ def hold(session: AsyncSession, send: Send) -> None:
         raise ValueError(
             f"one transaction queues at most {MAX_HELD} tasks; commit in between, or queue one that queues them."
         )
-    held.calls.append(_Call(_innermost(sync), send))
+    held.calls.append(_Call(_innermost(sync), send, undo))
 
 
 def _innermost(session: Session) -> SessionTransaction:
@@ -92,13 +95,19 @@ def _end(session: Session, transaction: SessionTransaction) -> None:
     held.calls = [call for call in held.calls if call.transaction is not transaction]
     if is_committed:
         _send(dict.fromkeys(call.send for call in own))
+    elif undos := dict.fromkeys(call.undo for call in own if call.undo):
+        _start(undos)
 
 
 def _send(sends: dict[Send, Any]) -> None:
+    await_(asyncio.shield(_start(sends)))
+
+
+def _start(sends: dict[Send, Any]) -> asyncio.Task[None]:
     task = asyncio.get_running_loop().create_task(_send_all(list(sends)))
     _sending.add(task)
     task.add_done_callback(_sending.discard)
-    await_(asyncio.shield(task))
+    return task
 
 
 async def _send_all(sends: list[Send]) -> None:

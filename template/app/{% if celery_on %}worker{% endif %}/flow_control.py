@@ -219,11 +219,13 @@ def publish(rules: Rules, send: Callable[..., Any], args: Any, kwargs: Any, opti
         result = send(**options)
     except BaseException:
         if unique or rate:
-            _try(("EVAL", scripts.FORGET, 2, unique, rate, task_id), "task_not_forgotten", task_id)
+            _try(("EVAL", scripts.FORGET, 2, unique, rate, task_id, ""), "task_not_forgotten", task_id)
         raise
     if rules.unique:
         # It is queued: after an error the caller would queue it twice. When it starts, it is confirmed again.
         _try(("EVAL", scripts.CONFIRM, 1, unique, task_id, rules.unique.expires), "unique_not_confirmed", task_id)
+    if unique or rate:
+        messages.undo_if_not_sent(("EVAL", scripts.FORGET, 2, unique, rate, task_id, "1"))
     return result
 
 

@@ -296,8 +296,9 @@ return 1
 
 FORGET = """#!lua flags=allow-oom
 -- Forget a task that was not queued.
--- KEYS: names of unique and rate, or ''  ARGV: task id
-if KEYS[1] ~= '' and redis.call('GET', KEYS[1]) == '?' .. ARGV[1] then
+-- KEYS: names of unique and rate, or ''  ARGV: task id, and '1' if it is certain that no worker can have the task
+local holder = KEYS[1] ~= '' and redis.call('GET', KEYS[1])
+if holder == '?' .. ARGV[1] or ARGV[2] == '1' and holder == ARGV[1] then
     redis.call('DEL', KEYS[1])
 end
 if KEYS[2] ~= '' then

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from celery import current_app
 from kombu import Producer
@@ -30,8 +30,20 @@ class Send(Protocol):
 class _Collected(NamedTuple):
     record: list[Command]
     message: list[Command]
+    undo: list[Command]
     send: Send
     only_direct: bool
+
+
+class Collected(NamedTuple, Generic[R]):
+    """What publishing a task would have sent."""
+
+    result: R
+    record: list[Command]
+    message: Command | None
+    """None if `apply_async` returned another task instead (`flow_control.Duplicate`)."""
+    undo: list[Command]
+    """What the broker must be sent if the message is not."""
 
 
 _collected: ContextVar[_Collected | None] = ContextVar("collected_message", default=None)
@@ -49,29 +61,25 @@ async def on_loop(apply_async: Callable[..., R], send: Send, *, only_direct: boo
     Raises:
         ValueError: the message cannot be collected.
     """
-    # Only the API publishes on an event loop; a worker would import all of SQLAlchemy for it.
-    from sqlalchemy.util.concurrency import greenlet_spawn  # noqa: PLC0415
-
-    return await greenlet_spawn(_apply, apply_async, _Collected([], [], send, only_direct), options)
+    return await _spawn(apply_async, _Collected([], [], [], send, only_direct), options)
 
 
-async def collect(apply_async: Callable[..., R], **options: Any) -> tuple[R, list[Command], Command | None]:
+async def collect(apply_async: Callable[..., R], **options: Any) -> Collected[R]:
     """Return what `apply_async` returns, with the commands that record the task and queue it. Nothing is sent.
-
-    There is no command that queues it if `apply_async` returns another task instead (`flow_control.Duplicate`).
 
     Raises:
         ValueError: the message cannot be collected.
     """
-    records: list[Command] = []
-    messages: list[Command] = []
+    made = _Collected([], [], [], _send_nothing, only_direct=True)
+    result = await _spawn(apply_async, made, options)
+    return Collected(result, made.record, made.message[0] if made.message else None, made.undo)
 
-    async def keep(record: list[Command], message: list[Command]) -> None:
-        records.extend(record)
-        messages.extend(message)
 
-    result = await on_loop(apply_async, keep, only_direct=True, **options)
-    return result, records, messages[0] if messages else None
+def undo_if_not_sent(command: Command) -> None:
+    """Have the broker sent a command if the message that is being published is only collected, and then not sent."""
+    collected = _collected.get()
+    if collected is not None:
+        collected.undo.append(command)
 
 
 def collect_record(commands: list[Command]) -> bool:
@@ -134,6 +142,17 @@ class Keys:
 def keys() -> Keys:
     """Return the names of kombu's keys."""
     return Keys(_producer(os.getpid()).channel)
+
+
+async def _send_nothing(_record: list[Command], _message: list[Command]) -> None:
+    pass
+
+
+async def _spawn(apply_async: Callable[..., R], collected: _Collected, options: dict[str, Any]) -> R:
+    # Only the API publishes on an event loop; a worker would import all of SQLAlchemy for it.
+    from sqlalchemy.util.concurrency import greenlet_spawn  # noqa: PLC0415
+
+    return await greenlet_spawn(_apply, apply_async, collected, options)
 
 
 def _apply(apply_async: Callable[..., R], collected: _Collected, options: dict[str, Any]) -> R:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -21,7 +21,7 @@ from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_l
 from app.worker.flow_control import Duplicate, NotQueued, RateLimited, is_judged_when_queued
 from app.worker.idempotency import Key
 from app.worker.memory_limit import QueueFull, check_memory
-from app.worker.messages import collect, on_loop
+from app.worker.messages import Collected, collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.queue_depth import QueueTooLong
 from app.worker.rerun import RetryRefused
@@ -332,23 +332,47 @@ async def _publish_in_session(
             await check_memory()
             _raise_first((await execute(Commands(broker=[("PING",)]))).broker)
     with owners.owned_by(owner):
-        result: AsyncResult[Any]
-        result, record, message = await collect(signature.apply_async, task_id=task_id)
-    if message is None:
-        return result
-    if idempotency_key is not None:
-        key = idempotency.key_of_call(owner, idempotency_key, signature)
-        earlier = await claim(session, key.name, f"{key.call} {task_id}", timedelta(seconds=key.expires))
-        if earlier is not None:
-            return _result(idempotency.queued_id(earlier.value or "", key.call, signature.task))
-    if outbox:
-        await outboxes.add(session, signature.task, task_id, message)
-        hold(session, outboxes.kick)
-    else:
+        made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_id)
+    if made.message is None:
+        return made.result
+    undo = functools.partial(_undo, made.undo) if made.undo else None
+    async with _undoing(made.undo):
+        if idempotency_key is not None:
+            key = idempotency.key_of_call(owner, idempotency_key, signature)
+            earlier = await claim(session, key.name, f"{key.call} {task_id}", timedelta(seconds=key.expires))
+            if earlier is not None:
+                await _undo(made.undo)
+                return _result(idempotency.queued_id(earlier.value or "", key.call, signature.task))
+        if outbox:
+            await outboxes.add(session, signature.task, task_id, made.message)
+            hold(session, outboxes.kick, undo=undo)
+        else:
+            async with within_limit():
+                await _admit(owner, [task_id])
+            send = functools.partial(_send_after_commit, made.record, made.message, owner, task_id, signature.task)
+            hold(session, send, undo=undo)
+    return made.result
+
+
+@contextlib.asynccontextmanager
+async def _undoing(commands: list[Command]) -> AsyncIterator[None]:
+    """Undo what was stored for a message that is not sent because of an error in the block."""
+    try:
+        yield
+    except BaseException:
+        await _undo(commands)
+        raise
+
+
+async def _undo(commands: list[Command]) -> None:
+    if not commands:
+        return
+    try:
         async with within_limit():
-            await _admit(owner, [task_id])
-        hold(session, functools.partial(_send_after_commit, record, message, owner, task_id, signature.task))
-    return result
+            _raise_first((await execute(Commands(broker=commands))).broker)
+    except QueueUnavailable as error:
+        # What was stored expires.
+        _logger.warning("task_not_forgotten", error=repr(error.__cause__))
 
 
 async def _enqueue_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
@@ -366,18 +390,18 @@ async def _publish_once(signature: Any, owner: str | None, key: Key, *, limited:
         await in_thread(queue_depth.check_first, signature)
     task_ids = [job_limit.new_id(signature)]
     with owners.owned_by(owner):
-        result: AsyncResult[Any]
-        result, record, queueing = await collect(signature.apply_async, task_id=task_ids[0])
-    if queueing is None:
+        made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_ids[0])
+    if made.message is None:
         # A unique task that another call queued: the next call with the key gets it too.
-        value = f"{key.call} {result.id}"
+        value = f"{key.call} {made.result.id}"
         _raise_first((await execute(Commands(broker=[("SET", key.name, value, "NX", "EX", key.expires)]))).broker)
-        return result
-    _, queue, message = queueing
-    if limited:
-        await _admit(owner, task_ids)
-    elif owner:
-        _raise_first((await execute(Commands(before=[job_limit.addition(owner, task_ids)]))).before)
+        return made.result
+    _, queue, message = made.message
+    async with _undoing(made.undo):
+        if limited:
+            await _admit(owner, task_ids)
+        elif owner:
+            _raise_first((await execute(Commands(before=[job_limit.addition(owner, task_ids)]))).before)
     try:
         once = idempotency.Once(queue, key.name, f"{key.call} {task_ids[0]}", message)
         replies = (await execute(Commands(broker=[idempotency.publication([once], key.expires)]))).broker
@@ -385,14 +409,18 @@ async def _publish_once(signature: Any, owner: str | None, key: Key, *, limited:
         (outcome,) = replies[0]
         if outcome:
             # Another call was faster.
+            await _undo(made.undo)
             await _forget(owner, task_ids)
             return _result(idempotency.queued_id(outcome, key.call, signature.task))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ResponseError):
+            # Redis refused it: it is not queued.
+            await _undo(made.undo)
         await _forget(owner, task_ids)
         raise
     # Not before: the record of a task that is not queued would be wrong. A worker that is faster has stored a state.
-    await _send(record, [], owner, task_ids)
-    return result
+    await _send(made.record, [], owner, task_ids)
+    return made.result
 
 
 def _result(task_id: str) -> AsyncResult[Any]:

@@ -165,6 +165,8 @@ async def test_invalid_requests_are_answered_as_documented(
             request = REQUESTS[kind] if "requestBody" in operation else {}
             answer = await client.request(method, url, **request)
             assert str(answer.status_code) in operation["responses"], (method, path, answer.text)
+            content = operation["responses"][str(answer.status_code)].get("content", {})
+            assert not content or answer.headers["content-type"] in content, (method, path, answer.text)
             if answer.status_code in {400, 401, 404, 413, 422, 429}:
                 _shape(schemas, answer.status_code, answer)
             if kind == "too large" and "requestBody" in operation:

@@ -15,6 +15,7 @@ from celery.app.trace import trace_task
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
+from app.core.database import session_scope
 from app.worker import flow_control, flow_scripts, job_limit, messages, waiting
 from app.worker.flow_control import Concurrency, Debounce, Duplicate, NotQueued, Rate, RateLimited, Throttle, Unique
 from app.worker.publish import QueueTooLong, QueueUnavailable, enqueue, enqueue_many
@@ -258,6 +259,39 @@ def test_a_process_that_dies_while_it_queues_hinders_the_next_for_a_minute(make_
     broker.delete(name)
     assert not isinstance(task.delay("a"), Duplicate)
     assert broker.ttl(name) > 60
+
+
+@pytest.mark.parametrize("outbox", [False, True])
+async def test_a_call_that_is_rolled_back_does_not_hinder_the_next(make_task: Any, broker: Any, outbox: bool) -> None:
+    task = make_task(unique=Unique("key"), rate=Rate(1, 60))
+    async with session_scope() as db:
+        async with db.begin_nested() as savepoint:
+            first = await enqueue(task.s("a"), after_commit=db, outbox=outbox)
+            assert (await enqueue(task.s("a"), after_commit=db, outbox=outbox)).id == first.id
+            await savepoint.rollback()
+        async with asyncio.timeout(5):
+            while broker.keys("flow:*"):  # noqa: ASYNC110 - nobody is told when Redis has it
+                await asyncio.sleep(0.01)
+        second = await enqueue(task.s("a"), after_commit=db, outbox=outbox)
+        assert not isinstance(second, Duplicate)
+    assert isinstance(await enqueue(task.s("a")), Duplicate)
+
+
+async def test_a_call_whose_idempotency_key_is_known_does_not_hinder_the_next(make_task: Any, worker: Worker) -> None:
+    task = make_task(unique=Unique("key"))
+    async with session_scope() as db:
+        first = await enqueue(task.s("a"), after_commit=db, idempotency_key="k")
+    worker.drain()
+    async with session_scope() as db:
+        assert (await enqueue(task.s("a"), after_commit=db, idempotency_key="k")).id == first.id
+    assert not isinstance(await enqueue(task.s("a")), Duplicate)
+
+
+async def test_of_two_calls_with_one_idempotency_key_one_counts_for_the_rate(make_task: Any) -> None:
+    task, key = make_task(rate=Rate(2, 60)), secrets.token_hex(4)
+    both = await asyncio.gather(*(enqueue(task.s("a"), idempotency_key=key) for _ in range(2)))
+    assert both[0].id == both[1].id
+    assert not isinstance(await enqueue(task.s("b")), Duplicate)
 
 
 async def test_a_duplicate_is_no_job_of_its_owner(make_task: Any) -> None:

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import redis
@@ -17,7 +18,7 @@ from celery.exceptions import Ignore, Reject
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
-from app.worker import redelivery, revocation
+from app.worker import logs, redelivery, revocation
 from app.worker.broker import result_key, results_client
 from app.worker.status import read_status
 
@@ -272,6 +273,8 @@ def _run(how: str, level: int = logging.INFO, **headers: object) -> list[Any]:
     request = {"id": "x", "retries": 0, "ignore_result": True, "delivery_info": delivery, **headers}
     try:
         with (
+            # One that was used before keeps the processors that it had then.
+            patch.object(logs, "_logger", structlog.get_logger()),
             structlog.testing.capture_logs() as lines,
             pytest.raises(SystemExit) if how == "exit" else contextlib.nullcontext(),
         ):

@@ -230,6 +230,15 @@ class Publisher:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A fault, how often it is done, and the function that does it once, under load."""
+
+    name: str
+    times: int
+    inject: Callable[[int], None]
+
+
+@dataclass(frozen=True)
 class Row:
     """What one fault did."""
 
@@ -292,15 +301,19 @@ class Chaos:
             self.proxy.close()
             self.redis.stop(signal.SIGKILL)
 
+    def _supervise(self) -> None:
+        """Start workers that have ended again."""
+        for worker in self.workers.values():
+            if not worker.is_alive():
+                worker.start()
+
     def _until_runs(self, count: int, of_worker: int | None = None) -> None:
-        """Return when so many more tasks have run; a worker that has ended is started again, as its supervisor would."""
+        """Return when so many more tasks have run."""
         start = self.marks.count()
 
         def met() -> bool:
             self.publisher.fill()
-            for worker in self.workers.values():
-                if not worker.is_alive():
-                    worker.start()
+            self._supervise()
             done = self.marks.count() - start if of_worker is None else self.marks.of_worker(of_worker, start)
             return done >= count
 
@@ -312,9 +325,7 @@ class Chaos:
 
         def met() -> bool:
             nonlocal empty
-            for worker in self.workers.values():
-                if not worker.is_alive():
-                    worker.start()
+            self._supervise()
             time.sleep(0.1)
             with Client(self.redis.port, 1) as client:
                 empty = empty + 1 if client("EVAL", _PENDING, 0) == 0 else 0
@@ -322,20 +333,20 @@ class Chaos:
 
         until("nothing is queued or held", met)
 
-    def round(self, fault: str, times: int, inject: Callable[[int], None]) -> Row:
+    def round(self, fault: Fault) -> Row:
         """Do a fault several times under load, and count."""
-        times = max(1, round(times * self._size))
+        times = max(1, round(fault.times * self._size))
         started = time.monotonic()
         first, before = self.publisher.published, self.marks.count()
         self.publisher.fill()
         for number in range(times):
-            inject(number)
+            fault.inject(number)
         self._settle()
         runs = self.marks.runs(before)
         numbers = range(first, self.publisher.published)
         lost = sum(number not in runs for number in numbers)
         row = Row(
-            fault, self._transport, times, len(numbers), lost, runs.total() - len(runs), time.monotonic() - started
+            fault.name, self._transport, times, len(numbers), lost, runs.total() - len(runs), time.monotonic() - started
         )
         print(shown(row), flush=True)
         return row
@@ -379,15 +390,15 @@ class Chaos:
         self.proxy.cut()
         until("a reply is cut", lambda: self.proxy.cuts > before)
 
-    def faults(self) -> dict[str, Callable[[], Row]]:
+    def faults(self) -> dict[str, Fault]:
         """Return every fault by the name that the command line has for it."""
         return {
-            "child": lambda: self.round("kill -9 a process of a worker", 100, self._kill_child),
-            "worker": lambda: self.round("kill -9 a whole worker", 100, self._kill_worker),
-            "freeze": lambda: self.round("freeze a worker beyond the visibility timeout", 4, self._freeze),
-            "restart": lambda: self.round("restart Redis (appendfsync everysec)", 10, self._restart_redis),
-            "redis": lambda: self.round("kill -9 Redis (appendfsync always)", 10, self._kill_redis),
-            "cut": lambda: self.round("cut a connection within a reply", 50, self._cut),
+            "child": Fault("kill -9 a process of a worker", 100, self._kill_child),
+            "worker": Fault("kill -9 a whole worker", 100, self._kill_worker),
+            "freeze": Fault("freeze a worker beyond the visibility timeout", 4, self._freeze),
+            "restart": Fault("restart Redis (appendfsync everysec)", 10, self._restart_redis),
+            "redis": Fault("kill -9 Redis (appendfsync always)", 10, self._kill_redis),
+            "cut": Fault("cut a connection within a reply", 50, self._cut),
         }
 
 
@@ -407,7 +418,7 @@ def _run(asked: argparse.Namespace, scratch: Path) -> list[Row]:
         chaos = Chaos(environment, transport, scratch / transport, asked.size)
         with chaos.running():
             faults = chaos.faults()
-            rows += [faults[name]() for name in asked.faults or faults]
+            rows += [chaos.round(faults[name]) for name in asked.faults or faults]
     return rows
 
 

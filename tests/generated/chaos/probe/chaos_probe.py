@@ -1,12 +1,14 @@
-"""Two tasks whose runs are counted in a file, and a publisher: `python -m chaos_probe`, with "FIRST END" as lines of its input."""
+"""Tasks whose runs are counted in a file, and a publisher: `python -m chaos_probe`, with "FIRST END" as lines of its input."""
 
 import asyncio
 import os
 import struct
 import sys
+from typing import Any
 
 from app.core.celery import celery_app
 from app.worker.publish import enqueue_many
+from app.worker.task_progress import progress
 
 _AT_ONCE = 500
 
@@ -29,6 +31,18 @@ def ignored(number: int) -> None:
 def stored(number: int) -> None:
     """Count a run, and have a result."""
     _mark(number)
+
+
+@celery_app.task(name="chaos.submitted", bind=True, submit=True, max_retries=1)
+def submitted(self: Any, number: int) -> None:
+    """Count a run, and end as the number says: see `tests.generated.chaos.records.expected`."""
+    _mark(number)
+    if number % 10 == 1:
+        progress(1, 2, "half")
+    if number % 10 == 2 and not self.request.retries:
+        raise self.retry(countdown=0)
+    if number % 10 == 3:
+        raise ValueError("as expected")
 
 
 async def _publish(first: int, end: int) -> None:

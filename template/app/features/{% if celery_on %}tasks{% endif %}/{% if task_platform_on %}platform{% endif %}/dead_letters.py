@@ -211,14 +211,14 @@ async def delete_dead_letter(letter_id: LetterId, _: OperatorDep) -> None:
         raise _not_found(letter_id)
 
 
-@router.post("/dead-letters/replay", responses=problem_responses(400, 413))
+@router.post("/dead-letters/replay", responses=problem_responses(400))
 async def replay_dead_letters(which: BulkReplay, _: OperatorDep) -> LettersChanged:
     """Replay the dead letters that match, the oldest first, up to `limit` and as many as fit into the time of a request."""
     change: Callable[..., object] = replay.check if which.dry_run else replay.replay
     return await in_thread(_change, which, functools.partial(change, alone=which.alone))
 
 
-@router.post("/dead-letters/delete", responses=problem_responses(400, 413))
+@router.post("/dead-letters/delete", responses=problem_responses(400))
 async def delete_dead_letters(which: Bulk, _: OperatorDep) -> LettersChanged:
     """Delete the dead letters that match, the oldest first, up to `limit`."""
     return await in_thread(_change, which, _keep if which.dry_run else dead_letters.delete)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from app.api.errors import AsciiResponse
 from app.worker.broker import QueueUnavailable
@@ -21,7 +22,8 @@ MEDIA_TYPE = "application/problem+json"
 
 PROBLEMS = (
     RequestValidationError,
-    HTTPException,
+    # FastAPI raises Starlette's for a body that it cannot read.
+    StarletteHTTPException,
     InvalidArguments,
     IdempotencyKeyReused,
     RetryRefused,
@@ -37,7 +39,6 @@ _DESCRIPTIONS = {
     403: "The client is not allowed to do this",
     404: "There is no such task, its record has expired, or it belongs to another user",
     409: "The state of the task, or an earlier request, does not allow this; `detail` has the reason",
-    413: "The body exceeds the route's size limit",
     422: "A parameter is invalid; `errors` has each",
     429: "A limit does not allow more tasks; try again after the seconds in Retry-After",
     503: "Redis is unavailable; try again after the seconds in Retry-After",
@@ -77,7 +78,7 @@ class ProblemRoute(APIRoute):
             try:
                 return await handle(request)
             except PROBLEMS as error:
-                if isinstance(error, HTTPException) and error.status_code < HTTPStatus.BAD_REQUEST:
+                if isinstance(error, StarletteHTTPException) and error.status_code < HTTPStatus.BAD_REQUEST:
                     raise
                 return problem_of(error)
 
@@ -90,7 +91,7 @@ def problem_of(error: Exception) -> ProblemResponse:
         # Without the input: it may be a secret.
         errors = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
         return ProblemResponse(422, "The request is invalid.", errors)
-    if isinstance(error, HTTPException):
+    if isinstance(error, StarletteHTTPException):
         return ProblemResponse(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, InvalidArguments):
         errors = [{"type": "invalid_arguments", "loc": ["body", "arguments"], "msg": str(error)}]

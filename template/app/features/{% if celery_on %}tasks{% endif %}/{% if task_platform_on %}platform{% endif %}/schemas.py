@@ -52,7 +52,10 @@ class TaskSummary(BaseModel):
     task_id: str
     name: str | None
     queue: str | None
-    state: str = Field(description="PENDING, STARTED, RETRY, SUCCESS, FAILURE, REVOKED, or UNTRACKED without a result")
+    state: str = Field(
+        description="PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED. UNTRACKED for a task with `ignore_result=True` that waits, "
+        "runs or has succeeded: only its failure and its cancellation are stored."
+    )
     owner: str | None
     arguments: str | None = Field(description="The first characters of the positional arguments, or (hidden)")
     keyword_arguments: str | None
