@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -58,7 +58,7 @@ navigation = [
     Link(HOME, "Overview"),
     Link(f"{HOME}/tasks", "Tasks"),
     Link(f"{HOME}/dead-letters", "Dead letters"),
-    Link(f"{HOME}/queues", "Queues and workers"),
+    Link(f"{HOME}/queues", "Queues"),
 ]
 """Features add theirs."""
 
@@ -130,11 +130,12 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
-async def _operator(request: Request) -> TaskViewer:
+async def page_operator(request: Request) -> TaskViewer:
+    """Return the operator who is logged in to the page; see `operator_of_cookie`."""
     return await operator_of_cookie(request)
 
 
-PageOperator = Annotated[TaskViewer, Depends(_operator)]
+PageOperator = Annotated[TaskViewer, Depends(page_operator)]
 """The operator who is logged in to the page."""
 
 
@@ -162,8 +163,9 @@ def error_page(
     request: Request, status: int, message: str, headers: Mapping[str, str] | None = None, *, is_logged_in: bool = True
 ) -> Response:
     """Return an error as a page, with a link back to where the form was."""
-    back = urlsplit(request.headers.get("Referer", ""))
-    before = local(back.path + (f"?{back.query}" if back.query else ""))
+    referer = urlsplit(request.headers.get("Referer", ""))
+    query = {name: value for name, value in parse_qsl(referer.query) if not is_notice(name)}
+    before = local(with_query(referer.path, **query))
     page = render(
         request, "base.html", status, title=f"Error {status}", message=message, back=before, is_logged_in=is_logged_in
     )
@@ -173,8 +175,12 @@ def error_page(
 
 def see_other(path: str, **query: object) -> RedirectResponse:
     """Return the redirect after a form: reloading that page does nothing again."""
-    text = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items())
-    return RedirectResponse(path + (f"?{text}" if text else ""), 303, {"Cache-Control": "no-store"})
+    return RedirectResponse(with_query(path, **query), 303, {"Cache-Control": "no-store"})
+
+
+def with_query(path: str, **query: object) -> str:
+    """Return a path with a query."""
+    return f"{path}?{urlencode(query)}" if query else path
 
 
 def path_of(*parts: str) -> str:
@@ -236,6 +242,11 @@ def _to_login(request: Request) -> Response:
     return see_other(f"{HOME}/login", next=local(back + query))
 
 
+def is_notice(name: str) -> bool:
+    """Return whether a parameter is about an action before the page."""
+    return name == "done" or name.startswith("n_")
+
+
 def _notice(query: Mapping[str, str]) -> str | None:
     text = DONE.get(query.get("done", ""))
     numbers = {
@@ -262,6 +273,7 @@ def _templates() -> Environment:
         "seconds": _seconds,
         "json": _json,
         "path": _path,
+        "long": _long,
         "steps": _steps,
     }
     return environment
@@ -276,6 +288,11 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
+def _long(text: str | None) -> str:
+    """Return the class of a cell whose text may break anywhere: a name of 255 characters must not widen the page."""
+    return "long" if any(len(word) > 32 for word in (text or "").split()) else ""
+
+
 def _clock(time: datetime, now: datetime) -> str:
     text = time.astimezone(UTC)
     return text.strftime("%H:%M:%S UTC" if text.date() == now.date() else "%d %b %H:%M:%S UTC")
@@ -283,6 +300,8 @@ def _clock(time: datetime, now: datetime) -> str:
 
 def _ago(time: datetime, now: datetime) -> str:
     seconds = (now - time).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
     return f"{_seconds(seconds)} ago" if seconds >= 0 else f"in {_seconds(-seconds)}"
 
 

@@ -21,6 +21,7 @@ from app.features.tasks.platform.ui import pages
 from app.features.tasks.platform.ui.pages import HOME, PageOperator, form_of, path_of, render, see_other
 from app.worker import history
 from app.worker.broker import in_thread
+from app.worker.history import Counts
 from app.worker.watch import Watcher
 
 router = APIRouter(prefix=HOME, route_class=pages.PageRoute, include_in_schema=False)
@@ -91,6 +92,7 @@ async def overview(request: Request, viewer: PageOperator) -> Response:
         rates=list(zip(_PERIODS, counts, strict=True)),
         failures=failures,
         since=_since,
+        rate=_rate,
     )
 
 
@@ -111,7 +113,7 @@ async def tasks(request: Request, viewer: PageOperator) -> Response:
         given=given,
         invalid=invalid,
         tasks=found.tasks if found else [],
-        older=_next_page(f"{HOME}/tasks", given, found.next_cursor if found else None),
+        **_paging(f"{HOME}/tasks", given, found.next_cursor if found else None),
         states=get_args(get_args(listing.TaskQuery.model_fields["state"].annotation)[0]),
         queues=[queue.name for queue in (await queues.list_queues(viewer)).queues],
     )
@@ -173,9 +175,9 @@ async def letters(request: Request, viewer: PageOperator) -> Response:
         found = await dead_letters.list_dead_letters(query, viewer)
     except (ValidationError, RequestValidationError) as error:
         invalid = pages.messages(error)
-    older = _next_page(f"{HOME}/dead-letters", given, found.next_cursor if found else None)
+    paging = _paging(f"{HOME}/dead-letters", given, found.next_cursor if found else None)
     return render(
-        request, "dead_letters.html", 422 if invalid else 200, given=given, invalid=invalid, found=found, older=older
+        request, "dead_letters.html", 422 if invalid else 200, given=given, invalid=invalid, found=found, **paging
     )
 
 
@@ -260,8 +262,8 @@ def _login_page(
 
 
 def _given(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the filters of a form: a field that is empty does not filter, and `done` is about a form before it."""
-    return {name: value for name, value in query.items() if value and name != "done" and not name.startswith("n_")}
+    """Return the filters of a form: a field that is empty does not filter, and the notice of an action is none."""
+    return {name: value for name, value in query.items() if value and not pages.is_notice(name)}
 
 
 def _with_time_zones(given: Mapping[str, str]) -> dict[str, str]:
@@ -277,9 +279,20 @@ def _with_time_zone(text: str) -> str:
     return text if time.tzinfo else f"{text}Z"
 
 
-def _next_page(path: str, given: Mapping[str, str], cursor: str | None) -> str | None:
-    return str(see_other(path, **{**given, "cursor": cursor}).headers["Location"]) if cursor else None
+def _paging(path: str, given: Mapping[str, str], cursor: str | None) -> dict[str, str | None]:
+    """Return the paths of the newest page and of the next one, None where there is none or it is shown."""
+    first = {name: value for name, value in given.items() if name != "cursor"}
+    return {
+        "newest": pages.with_query(path, **first) if "cursor" in given else None,
+        "older": pages.with_query(path, **first, cursor=cursor) if cursor else None,
+    }
 
 
 def _since(now: datetime, period: timedelta) -> str:
     return (now - period).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _rate(count: Counts) -> str:
+    """Return how many tasks a minute were queued."""
+    rate = count.queued * 60 / count.period.total_seconds()
+    return f"{rate:.0f}" if rate >= 10 or not rate else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"

@@ -15,7 +15,7 @@ function duration(seconds) {
 function age() {
   for (const one of document.querySelectorAll("[data-since]")) {
     const seconds = (Date.now() - Date.parse(one.dataset.since)) / 1000;
-    one.textContent = seconds >= 0 ? `${duration(seconds)} ago` : `in ${duration(-seconds)}`;
+    one.textContent = Math.abs(seconds) < 1 ? "now" : seconds >= 0 ? `${duration(seconds)} ago` : `in ${duration(-seconds)}`;
   }
 }
 
