@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,14 +257,14 @@ def test_the_keyboard_reaches_actions(world: World, open_page: Callable[..., Pag
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert (page.evaluate("document.activeElement.textContent"), outline) == ("Pause long", "solid")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("PAUSED")).to_be_visible()
+    expect(page.get_by_text("PAUSED", exact=True)).to_be_visible()
     # It has its place after the page has refreshed itself.
     page.get_by_role("button", name="Resume long").focus()
     page.evaluate("live.dataset.old = true")
     expect(page.locator("#live[data-old]")).to_have_count(0, timeout=15_000)
     assert page.evaluate("document.activeElement.textContent") == "Resume long"
     page.keyboard.press("Enter")
-    expect(page.get_by_text("PAUSED")).to_have_count(0)
+    expect(page.get_by_text("PAUSED", exact=True)).to_have_count(0)
 
 
 def test_everything_but_live_updates_works_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
@@ -281,9 +280,9 @@ def test_everything_but_live_updates_works_without_scripts(world: World, open_pa
     expect(page.get_by_text("This is the new task")).to_be_visible()
     page.goto("/tasks/ui/schedule")
     page.get_by_role("button", name="Pause schedule-heartbeat").click()
-    expect(page.get_by_text("PAUSED")).to_be_visible()
+    expect(page.get_by_text("PAUSED", exact=True)).to_be_visible()
     page.get_by_role("button", name="Resume schedule-heartbeat").click()
-    expect(page.get_by_text("PAUSED")).to_have_count(0)
+    expect(page.get_by_text("PAUSED", exact=True)).to_have_count(0)
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_text("You are logged out.")).to_be_visible()
     page.goto("/tasks/ui/tasks")

@@ -16,8 +16,9 @@ from app.features.tasks.platform.ui import pages
 from app.features.tasks.platform.ui.pages import local, page_operator
 from app.tasks.process_task import process_task
 from app.worker import broker as app_broker
-from app.worker import dead_letters, flow_control
+from app.worker import dead_letters, flow_control, history
 from app.worker.broker import QueueUnavailable, results_client
+from app.worker.history import Filter
 from app.worker.publish import enqueue
 from tests.worker.test_dead_letters import ENDED, received
 
@@ -221,6 +222,37 @@ async def test_a_waiting_task_is_cancelled_and_run_again_as_another(client: http
     there = await _submit(client, f"/tasks/{failed}/retry")
     assert failed not in there
     assert f'href="{HOME}/tasks/{failed}"' in (await client.get(there)).text
+
+
+async def test_all_tasks_of_a_filter_are_run_again_or_cancelled_a_hundred_at_a_time(
+    client: httpx.AsyncClient,
+) -> None:
+    failed = [await _failed(number=number) for number in range(101)]
+    waiting = (await enqueue(process_task.s({}))).id
+    assert "-all" not in await _page(client, "/tasks")
+    assert f'action="{HOME}/tasks/retry-all"' in await _page(client, "/tasks", state="FAILURE")
+    there = await _submit(client, "/tasks/retry-all", state="FAILURE", name=process_task.name, since="", cursor="")
+    text = (await client.get(there)).text
+    assert "100 done, 0 refused." in text
+    assert "Run the next 100 again" in text
+    cursor = re.search(r'name="cursor" value="([^"]+)"', text)
+    assert cursor
+    there = await _submit(client, "/tasks/retry-all", state="FAILURE", name=process_task.name, cursor=cursor[1])
+    assert "1 done, 0 refused." in (await client.get(there)).text
+    first = history.page(Filter(state="PENDING"))
+    listed = [*first.records, *history.page(Filter(state="PENDING"), first.next).records]
+    assert {task.replay_of for task in listed} == {*failed, None}
+    assert await _submit(client, "/tasks/cancel-all", state="PENDING", since="2100-01-01T00:00") == (
+        f"{HOME}/tasks?state=PENDING&since=2100-01-01T00%3A00&done=tasks&n_done=0&n_refused=0"
+    )
+    await _submit(client, "/tasks/cancel-all", state="PENDING")
+    assert "REVOKED" in await _page(client, f"/tasks/{listed[0].task_id}")
+    # One of the hundred and first.
+    assert "PENDING" in await _page(client, f"/tasks/{waiting}")
+    for form in ({}, {"state": "SUCCESS"}, {"colour": "red"}):
+        for change in ("retry", "cancel"):
+            response = await client.post(f"{HOME}/tasks/{change}-all", data=form, headers=SAME_SITE)
+            assert response.status_code == 422, (form, change)
 
 
 async def test_what_cannot_be_done_is_a_page_with_the_reason(client: httpx.AsyncClient) -> None:

@@ -69,6 +69,7 @@ DONE = {
     "replayed": "The message was queued again, as this task.",
     "deleted": "The dead letter is deleted.",
     "bulk": "{done} done, {refused} refused, {remaining} more match.",
+    "tasks": "{done} done, {refused} refused.",
     "paused": "Paused. It is applied within seconds.",
     "resumed": "Resumed. It is applied within seconds.",
     "run": "Beat queues the task within seconds.",

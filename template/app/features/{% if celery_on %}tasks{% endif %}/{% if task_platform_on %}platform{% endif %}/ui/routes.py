@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import ValidationError
 
 from app.api.task_access import LOGIN_FIELDS, log_in, log_out
-from app.features.tasks.platform import actions, dead_letters, detail, events, listing, queues
+from app.features.tasks.platform import actions, bulk, dead_letters, detail, events, listing, queues
 from app.features.tasks.platform.dead_letters import LetterId
 from app.features.tasks.platform.events import LastEventId
 from app.features.tasks.platform.queues import QueueName
@@ -33,6 +33,8 @@ _PERIODS = {
 }
 _PER_PAGE = 50
 _UNFINISHED = ("PENDING", "STARTED", "RETRY", "UNTRACKED")
+_CHANGES = {"FAILURE": "retry", "REVOKED": "retry", **dict.fromkeys(_UNFINISHED, "cancel")}
+"""What can be done with all tasks in a state."""
 
 
 @router.get("/static/{name}")
@@ -114,9 +116,27 @@ async def tasks(request: Request, viewer: PageOperator) -> Response:
         invalid=invalid,
         tasks=found.tasks if found else [],
         **_paging(f"{HOME}/tasks", given, found.next_cursor if found else None),
+        change=_CHANGES.get(given.get("state", "")),
+        selection={name: value for name, value in given.items() if name not in {"cursor", "limit"}},
+        next_cursor=request.query_params.get("n_cursor", ""),
         states=get_args(get_args(listing.TaskQuery.model_fields["state"].annotation)[0]),
         queues=[queue.name for queue in (await queues.list_queues(viewer)).queues],
     )
+
+
+@router.post("/tasks/{change}-all")
+async def change_tasks(change: Literal["retry", "cancel"], request: Request, viewer: PageOperator) -> Response:
+    """Run again or cancel the tasks that match a filter, up to a hundred of them; a cursor continues."""
+    form = {name: value for name, value in (await form_of(request)).items() if value}
+    cursor = form.pop("cursor", None)
+    which = {"filter": _with_time_zones(form), "cursor": cursor}
+    if change == "retry":
+        done = await bulk.retry_tasks(bulk.RetryRequest.model_validate(which), viewer)
+    else:
+        done = await bulk.cancel_tasks(bulk.CancelRequest.model_validate(which), viewer)
+    numbers = {"done": "tasks", "n_done": done.done, "n_refused": done.refused}
+    more = {"n_cursor": done.next_cursor} if done.next_cursor else {}
+    return see_other(f"{HOME}/tasks", **form, **numbers, **more)
 
 
 @router.get("/tasks/{task_id}")
