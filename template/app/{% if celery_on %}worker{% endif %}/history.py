@@ -178,21 +178,19 @@ def counts(*periods: timedelta) -> list[Counts]:
     return found
 
 
-def failures(period: timedelta, most: int = 500) -> list[FailureGroup]:
-    """Return the tasks that have failed of those queued in a period, up to `most` of them, by error and name; the most frequent first.
+def failures(period: timedelta, pages: int = 5) -> list[FailureGroup]:
+    """Return the newest tasks that have failed of those queued in a period, by error and name; the most frequent first.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
     found: dict[tuple[str, str | None], list[TaskRecord]] = {}
     after, which = None, Filter(state="FAILURE", since=datetime.now(UTC) - period)
-    number = 0
-    while number < most:
+    for _ in range(pages):
         records = page(which, after)
         for record in records.records:
             error = (record.error or {}).get("type") or "unknown"
             found.setdefault((error, record.name), []).append(record)
-        number += len(records.records)
         after = records.next
         if after is None:
             break

@@ -372,6 +372,12 @@ async def test_the_page_wins_over_a_task_with_the_id_ui_which_has_its_own_page(c
     assert await _submit(client, "/tasks/ui/cancel") == f"{HOME}/tasks/ui?done=cancelled"
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "x", "²", ""])
+async def test_a_notice_from_a_link_has_numbers_only(number: str, client: httpx.AsyncClient) -> None:
+    assert "0 done, 0 refused, 0 more match." in await _page(client, "/dead-letters", done="bulk", n_done=number)
+    assert 'role="status"' not in await _page(client, "/dead-letters", done="<b>")
+
+
 async def test_the_page_is_not_in_the_api_documentation(app: FastAPI) -> None:
     assert not [path for path in app.openapi()["paths"] if path.startswith(HOME)]
 
@@ -395,6 +401,8 @@ def test_a_login_returns_to_a_page(path: str) -> None:
         "/tasks/uix",
         "/tasks/ui\n",
         "/tasks/ui/\\x",
+        "/tasks/ui/../../other",
+        "/tasks/ui/%2e%2e/other",
     ],
 )
 def test_a_login_returns_nowhere_else(path: str | None) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -147,8 +147,6 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
         "home": HOME,
         "navigation": navigation,
         "path": request.url.path,
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
-        "query": request.query_params,
         "static": _static_url,
         "now": datetime.now(UTC),
         "notice": _notice(request.query_params),
@@ -191,7 +189,7 @@ def path_of(*parts: str) -> str:
 
 def local(path: str | None) -> str:
     """Return the path if it is one of the page's, else its start: a link must not lead to another site."""
-    return path if path and _LOCAL.fullmatch(path) else HOME
+    return path if path and _LOCAL.fullmatch(path) and ".." not in unquote(path) else HOME
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -250,12 +248,9 @@ def is_notice(name: str) -> bool:
 
 def _notice(query: Mapping[str, str]) -> str | None:
     text = DONE.get(query.get("done", ""))
-    numbers = {
-        name: int(value)
-        for name in ("done", "refused", "remaining")
-        if (value := query.get(f"n_{name}", "0")).isdecimal()
-    }
-    return text and text.format_map({"done": 0, "refused": 0, "remaining": 0} | numbers)
+    given = {name: query.get(f"n_{name}", "") for name in ("done", "refused", "remaining")}
+    numbers = {name: int(value) if value.isdecimal() and len(value) < 10 else 0 for name, value in given.items()}
+    return text and text.format_map(numbers)
 
 
 @functools.cache
