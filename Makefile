@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix chaos fuzz bench pins release clean
+.PHONY: help setup demo test check matrix chaos fuzz bench pictures pins release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,10 @@ fuzz: $(STAMP) ## N random edits of projects through an update, compared with gi
 
 bench: $(STAMP) ## measure worker, publishing, copy and update, and write docs/benchmarks.md; ARGS="worker --quick" for a part
 	@PYTHONPATH=scripts $(VENV)/bin/python -m benchmarks $(ARGS)
+
+pictures: $(STAMP) ## take the screenshots in docs/pictures again, in a real project and with Chromium
+	@mkdir -p docs/pictures
+	@FORGE_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest -m matrix tests/generated/test_task_page.py $(ARGS)
 
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
 	@$(VENV)/bin/python scripts/pins.py $(ARGS)

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 _JINJA = ("{{", "{%", "{#")
-# Mail templates are Jinja for the application itself; a GitHub workflow, Grafana and Prometheus have expressions of their own.
+# Templates of mails and of the operators' page are Jinja for the application itself; a GitHub workflow, Grafana and Prometheus have expressions of their own.
 _JINJA_OF_THEIR_OWN = re.compile(
-    r"^app/(features/email/)?templates/|^\.github/workflows/|^migrations/script\.py\.mako$|^observability/(grafana|rules)/"
+    r"^app/(features/email/)?templates/|^app/features/tasks/platform/(ui/templates|schedule)/.*\.html$|^\.github/workflows/|^migrations/script\.py\.mako$|^observability/(grafana|rules)/"
 )
 _WORKFLOW_EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9._/-]+")

@@ -99,6 +99,25 @@ class Page:
     next: Cursor | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tasks were queued in a period, and how many of these are in each state now."""
+
+    period: timedelta
+    queued: int
+    by_state: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed tasks with the same name and type of error."""
+
+    error: str
+    name: str | None
+    number: int
+    newest: TaskRecord
+
+
 def read(task_id: str) -> TaskRecord | None:
     """Return the record of a task, or None if it has none.
 
@@ -117,6 +136,66 @@ def children(record: TaskRecord, limit: int = MAX_LIMIT) -> list[TaskRecord]:
     """
     found, _ = _call([f"root/{record.root or record.task_id}"], Filter(parent=record.task_id), None, limit)
     return found
+
+
+def workflow(root_id: str, limit: int = MAX_LIMIT) -> list[TaskRecord]:
+    """Return the tasks below the first task of a workflow, at any depth; the last queued first.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found, _ = _call([f"root/{root_id}"], Filter(), None, limit)
+    return found
+
+
+def counts(*periods: timedelta) -> list[Counts]:
+    """Return how many tasks were queued in each of these periods until now, and in which state they are.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    client = results_client()
+    index = result_key("/records/").decode()
+    seconds, microseconds = client.time()
+    oldest = client.zrange(f"{index}all", 0, 0, withscores=True)
+    # The indexes of states may have entries of records that were dropped.
+    earliest = int(oldest[0][1]) if oldest else 0
+    now = seconds * 10**6 + microseconds
+    indexed = [state for state in STATES if state != "SUCCESS"]
+    with client.pipeline(transaction=False) as pipe:
+        for period in periods:
+            since = max(now - period // timedelta(microseconds=1), earliest)
+            for key in ("all", *(f"state/{state}" for state in indexed)):
+                pipe.zcount(f"{index}{key}", since, "+inf")
+        numbers = pipe.execute()
+    found = []
+    for period in periods:
+        queued, *of_states = numbers[: len(STATES)]
+        numbers = numbers[len(STATES) :]
+        by_state = dict(zip(indexed, of_states, strict=True))
+        # A task may have changed its state between two commands.
+        found.append(Counts(period, queued, by_state | {"SUCCESS": max(0, queued - sum(of_states))}))
+    return found
+
+
+def failures(period: timedelta, pages: int = 5) -> list[FailureGroup]:
+    """Return the newest tasks that have failed of those queued in a period, by error and name; the most frequent first.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    found: dict[tuple[str, str | None], list[TaskRecord]] = {}
+    after, which = None, Filter(state="FAILURE", since=datetime.now(UTC) - period)
+    for _ in range(pages):
+        records = page(which, after)
+        for record in records.records:
+            error = (record.error or {}).get("type") or "unknown"
+            found.setdefault((error, record.name), []).append(record)
+        after = records.next
+        if after is None:
+            break
+    groups = [FailureGroup(error, name, len(records), records[0]) for (error, name), records in found.items()]
+    return sorted(groups, key=lambda group: (-group.number, group.error, group.name or ""))
 
 
 def page(which: Filter, after: Cursor | None = None, limit: int = MAX_LIMIT) -> Page:

@@ -52,6 +52,13 @@ _streams: Counter[str] = Counter()
 
 async def _watcher(task_id: TaskId, viewer: TaskViewerDep, last_event_id: LastEventId = None) -> AsyncIterator[Watcher]:
     # Here, because the head of the response is sent before the first line of the route runs.
+    async with watcher_for(task_id, viewer, last_event_id) as watcher:
+        yield watcher
+
+
+@asynccontextmanager
+async def watcher_for(task_id: str, viewer: TaskViewer, last_event_id: str | None) -> AsyncIterator[Watcher]:
+    """Watch a task for a client during the block; raise 404, 429 or 503, and 204 if the client has its last event."""
     record = await in_thread(history.read, task_id)
     # The same response in both cases, so that it does not reveal which ids exist.
     if record is None or not viewer.may_see(record.owner):
