@@ -257,6 +257,7 @@ def test_retry_queues_failed_tasks_again(run_cli: RunCli, queued: Queued) -> Non
     assert f"retried as {first['task_id']}" in run_cli("tasks", "retry", failed).out
 
 
+@pytest.mark.processes
 def test_the_command_knows_the_tasks_of_the_project() -> None:
     failed = str(process_data_task.delay({}).id)
     _end(failed, states.FAILURE, LookupError("no such order"), process_data_task.name)
@@ -405,6 +406,7 @@ def test_a_filter_replays_and_deletes_all_that_match(run_cli: RunCli, queued: Qu
     assert _json(run_cli("dead", "list", "--json"))["total"] == 0
 
 
+@pytest.mark.processes
 def test_an_outage_of_redis_is_one_line_and_exits_with_4() -> None:
     commands = [
         ["tasks", "list"],

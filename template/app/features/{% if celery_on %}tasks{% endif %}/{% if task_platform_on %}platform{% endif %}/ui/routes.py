@@ -129,7 +129,7 @@ async def change_tasks(change: Literal["retry", "cancel"], request: Request, vie
     """Run again or cancel the tasks that match a filter, up to a hundred of them; a cursor continues."""
     form = {name: value for name, value in (await form_of(request)).items() if value}
     cursor = form.pop("cursor", None)
-    which = {"filter": _with_time_zones(form), "cursor": cursor}
+    which = {"filter": _with_time_zones(form), "cursor": cursor, "dry_run": False}
     if change == "retry":
         done = await bulk.retry_tasks(bulk.RetryRequest.model_validate(which), viewer)
     else:
