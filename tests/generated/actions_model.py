@@ -279,6 +279,20 @@ class Model(RuleBasedStateMachine):
             _inside.clear()
         return True
 
+    @rule(number=st.integers(0, 20), is_acknowledged=st.booleans())
+    def fail_and_retry(self, number: int, is_acknowledged: bool) -> None:
+        """Run a message that fails, and retry its task; two of them may be of one task."""
+        self.take(QUEUES[number % 2])
+        if not self.held:
+            return
+        message = self.held[number % len(self.held)]
+        self.deliver(message, "fail")
+        if is_acknowledged:
+            self.held.remove(message)
+        else:
+            message["redelivered"] = True
+        self.retry_twice_at_once(list(self.ids).index(message["headers"]["id"]))
+
     @rule(number=st.integers(0, 20))
     def bury(self, number: int) -> None:
         """Make a dead letter of a message that a worker holds, twice: its acknowledgement was lost."""
