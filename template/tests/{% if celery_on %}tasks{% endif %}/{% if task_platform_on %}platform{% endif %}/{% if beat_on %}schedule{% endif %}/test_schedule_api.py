@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from app.api.task_access import TaskViewer, operator_or_owner
 from app.core.celery import celery_app
+from app.features.tasks.platform.ui.pages import page_operator
 from app.worker import flow_control, last_runs, liveness, messages, schedule_control
 from app.worker.broker import QueueUnavailable
 from app.worker.schedule import Scheduler
@@ -185,3 +186,23 @@ async def test_who_is_no_operator_is_refused(app: FastAPI, client: httpx.AsyncCl
     app.dependency_overrides[operator_or_owner] = lambda: TaskViewer("user-1")
     for method, path in (("GET", ""), ("POST", "/often/run"), ("POST", "/often/pause"), ("POST", "/often/resume")):
         assert (await client.request(method, f"/schedule{path}")).status_code == 403
+
+
+async def test_the_page_shows_the_schedule_and_changes_it(app: FastAPI, client: httpx.AsyncClient, beat: Any) -> None:
+    # Without accounts and a token, nobody can log in.
+    assert (await client.get("/tasks/ui/schedule")).status_code in {303, 403}
+    app.dependency_overrides[page_operator] = lambda: TaskViewer(None)
+    page = (await client.get("/tasks/ui/schedule")).text
+    assert 'aria-current="page">Schedule<' in page
+    assert ("at night" in page, "freq: 1.00 hour" in page, "No beat is running" in page) == (True, True, False)
+    same_site = {"Sec-Fetch-Site": "same-origin"}
+    for change in ("pause", "resume", "run"):
+        path = f"/tasks/ui/schedule/{change}/at%20night"
+        assert path in (await client.get("/tasks/ui/schedule")).text
+        assert (await client.post(path)).status_code == 403
+        changed = await client.post(path, headers=same_site)
+        assert changed.headers["Location"].startswith("/tasks/ui/schedule?done=")
+        assert (">PAUSED<" in (await client.get("/tasks/ui/schedule")).text) == (change == "pause")
+    _serve(beat)
+    assert (await _entry(client, "at night"))["last_run_at"]
+    assert (await client.post("/tasks/ui/schedule/pause/none", headers=same_site)).status_code == 404
