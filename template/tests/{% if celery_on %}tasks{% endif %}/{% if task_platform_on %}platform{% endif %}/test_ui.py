@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from app.api.task_access import TaskViewer
 from app.core.celery import celery_app
+from app.core.config.celery import celery_settings
 from app.features.tasks.platform.ui import pages
 from app.features.tasks.platform.ui.pages import local, page_operator
 from app.tasks.process_task import process_task
@@ -144,6 +145,8 @@ async def test_hostile_text_is_shown_as_text(client: httpx.AsyncClient, broker: 
 async def test_half_of_a_surrogate_pair_is_shown(client: httpx.AsyncClient, broker: Any) -> None:
     letter = _bury(broker, ValueError("\ud800"))
     assert "\\ud800" in await _page(client, f"/dead-letters/{letter}")
+    await _failed("\ud800")
+    assert "\\ud800" in await _page(client, "")
 
 
 async def test_the_overview_groups_failures_by_error_and_links_to_them(client: httpx.AsyncClient, broker: Any) -> None:
@@ -159,6 +162,28 @@ async def test_the_overview_groups_failures_by_error_and_links_to_them(client: h
     assert link
     listed = (await client.get(link[1].replace("&amp;", "&"))).text
     assert listed.count(f'href="{HOME}/tasks/') == 3
+
+
+async def _rates(client: httpx.AsyncClient) -> list[str]:
+    """Return the numbers of the last hour: tasks, a minute, succeeded, failed, cancelled, unfinished, untracked."""
+    row = (await _page(client, "")).split('<th scope="row">last hour</th>')[1].split("</tr>")[0]
+    return re.findall(r'class="number">([^<]+)<', row)
+
+
+async def test_rates_count_the_tasks_of_a_period_by_their_state(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await _rates(client) == ["0"] * 7
+    for number in range(3):
+        await _failed(number=number)
+    done = (await enqueue(process_task.s({}))).id
+    celery_app.backend.store_result(done, {}, "SUCCESS", request=_request(done, {}))
+    await enqueue(process_task.s({}))
+    assert await _rates(client) == ["5", "0.08", "1", "3", "0", "1", "0"]
+    # Records that were dropped are counted nowhere, also if an index still has them.
+    monkeypatch.setattr(celery_settings, "records_max", 2)
+    await enqueue(process_task.s({}))
+    assert await _rates(client) == ["2", "0.03", "0", "0", "0", "2", "0"]
 
 
 async def test_a_queue_without_a_worker_and_a_paused_one_need_attention(client: httpx.AsyncClient) -> None:
@@ -361,7 +386,9 @@ async def test_while_redis_does_not_answer_a_page_says_so(
 async def test_a_form_is_bounded_and_must_be_one(client: httpx.AsyncClient) -> None:
     path = f"{HOME}/dead-letters/delete-all"
     assert (await client.post(path, content=b"a" * (pages.MAX_BODY + 1), headers=SAME_SITE)).status_code == 413
-    for body in (b"\xff", b"no form", b"&".join(b"a=1" for _ in range(30)), b"a=%ff"):
+    complete = b"error=x&task=x"
+    assert (await client.post(path, content=complete, headers=SAME_SITE)).status_code == 303
+    for body in (b"\xff", b"no form", complete + b"&a=1" * 30, complete + b"&a=%ff"):
         assert (await client.post(path, content=body, headers=SAME_SITE)).status_code == 422
 
 

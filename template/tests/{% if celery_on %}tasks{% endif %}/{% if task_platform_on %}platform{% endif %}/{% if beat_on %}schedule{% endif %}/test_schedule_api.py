@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app.api.task_access import TaskViewer, operator_or_owner
 from app.core.celery import celery_app
+from app.features.tasks.platform.ui.pages import page_operator
 from app.worker import flow_control, last_runs, liveness, messages, schedule_control
 from app.worker.broker import QueueUnavailable
 from app.worker.schedule import Scheduler
@@ -225,3 +226,23 @@ def test_without_beat_a_command_runs_nothing(run_cli: RunCli, broker: Any) -> No
     outcome = run_cli("schedule", "run", "often")
     assert (outcome.code, "No beat is running" in outcome.err) == (4, True)
     assert run_cli("schedule", "list").err == "No beat is running.\n"
+
+
+async def test_the_page_shows_the_schedule_and_changes_it(app: FastAPI, client: httpx.AsyncClient, beat: Any) -> None:
+    # Without accounts and a token, nobody can log in.
+    assert (await client.get("/tasks/ui/schedule")).status_code in {303, 403}
+    app.dependency_overrides[page_operator] = lambda: TaskViewer(None)
+    page = (await client.get("/tasks/ui/schedule")).text
+    assert 'aria-current="page">Schedule<' in page
+    assert ("at night" in page, "freq: 1.00 hour" in page, "No beat is running" in page) == (True, True, False)
+    same_site = {"Sec-Fetch-Site": "same-origin"}
+    for change in ("pause", "resume", "run"):
+        path = f"/tasks/ui/schedule/{change}/at%20night"
+        assert path in (await client.get("/tasks/ui/schedule")).text
+        assert (await client.post(path)).status_code == 403
+        changed = await client.post(path, headers=same_site)
+        assert changed.headers["Location"].startswith("/tasks/ui/schedule?done=")
+        assert (">PAUSED<" in (await client.get("/tasks/ui/schedule")).text) == (change == "pause")
+    _serve(beat)
+    assert (await _entry(client, "at night"))["last_run_at"]
+    assert (await client.post("/tasks/ui/schedule/pause/none", headers=same_site)).status_code == 404

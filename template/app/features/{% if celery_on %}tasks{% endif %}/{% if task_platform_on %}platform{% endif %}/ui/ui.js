@@ -24,38 +24,60 @@ function isBusy() {
   return live.querySelector("details[open]") !== null || !document.getSelection().isCollapsed;
 }
 
+let asked = 0;
+let timer;
+
 async function refresh() {
+  const own = ++asked;
   let response;
   try {
     response = await fetch(location.href, { headers: { Accept: "text/html" } });
   } catch {
-    return say("The server does not answer; trying again.");
+    return tryAgain("The server does not answer; trying again.");
   }
   if (response.redirected || response.status === 401) {
-    stop();
+    pause();
     return say("The login has ended. Reload the page to log in again.");
   }
-  if (!response.ok) return say(`The server answers with ${response.status}; trying again.`);
+  if (!response.ok) return tryAgain(`The server answers with ${response.status}; trying again.`);
   const next = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("live");
-  if (!next || isBusy()) return undefined;
-  const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+  // An older answer must not replace a newer one.
+  if (!next || own !== asked) return undefined;
+  if (isBusy()) {
+    if (!timer) setTimeout(refresh, 2000);
+    return undefined;
+  }
+  const focused = document.activeElement;
+  const place = focusable(live).indexOf(focused);
   live.replaceWith(next);
   live = next;
-  if (focused) (document.getElementById(focused) || main).focus({ preventScroll: true });
+  if (place >= 0) {
+    const all = focusable(live);
+    const isSame = (one) => (focused.id ? one.id === focused.id : focused.href && one.href === focused.href);
+    (all.find(isSame) || all[place] || main).focus({ preventScroll: true });
+  }
   return say("");
 }
 
-const status = document.createElement("span");
-status.className = "unseen";
-status.setAttribute("role", "status");
-
-function say(text) {
-  if (status.textContent !== text) status.textContent = text;
-  status.className = text ? "problem" : "unseen";
+function tryAgain(text) {
+  if (!timer) setTimeout(refresh, 5000);
+  return say(text);
 }
 
-let timer;
-function stop() {
+function focusable(root) {
+  return [...root.querySelectorAll("a, button, input, summary, [tabindex]")];
+}
+
+const report = document.createElement("span");
+report.className = "unseen";
+report.setAttribute("role", "status");
+
+function say(text) {
+  if (report.textContent !== text) report.textContent = text;
+  report.className = text ? "problem" : "unseen";
+}
+
+function pause() {
   clearInterval(timer);
   timer = undefined;
 }
@@ -69,7 +91,7 @@ function repeat(seconds) {
     timer = setInterval(() => document.visibilityState === "visible" && !isBusy() && refresh(), seconds * 1000);
   };
   button.addEventListener("click", () => {
-    if (timer) stop();
+    if (timer) pause();
     else {
       start();
       refresh();
@@ -78,7 +100,7 @@ function repeat(seconds) {
   });
   start();
   button.setAttribute("aria-pressed", "true");
-  main.prepend(button, status);
+  main.prepend(button, report);
 }
 
 function follow(path) {
@@ -105,7 +127,7 @@ function follow(path) {
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED && live.dataset.events) say("Live updates have stopped; reload the page.");
   });
-  main.prepend(status);
+  main.prepend(report);
 }
 
 setInterval(age, 5000);
