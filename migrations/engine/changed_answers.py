@@ -11,7 +11,9 @@ Answers = Mapping[str, Any]
 def steps(old: Answers, new: Answers) -> list[str]:
     """Return what is to be done by hand, a sentence each."""
     return [
-        sentence for step in (_database, _slug, _accounts, _celery, _platform, _packs, _scheduler) for sentence in step(old, new)
+        sentence
+        for step in (_database, _slug, _accounts, _celery, _platform, _packs, _scheduler)
+        for sentence in step(old, new)
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.update.world import Person, World, next_tag, tree_of
 
 MINE = "\n\n# Mine.\n"
+HIDDEN = "app/features/tasks/platform.py"
 EDITED = ("README.md", "app/core/celery.py", "docs/celery.md")
 
 
@@ -41,6 +42,8 @@ def test_edited_projects_get_it_without_a_conflict(world: World) -> None:
     assert person.stages() == {}
     assert "task_platform: True (new)" in updated.report
     assert "The task platform is switched on" in updated.report
+    package = "app/features/tasks/platform/__init__.py"
+    assert f"hides:\n  {HIDDEN}: Python imports {package} instead; rename yours\n" in updated.report
     assert_edits_are_there(person)
     person.commit()
     updated = person.update("--data", "task_platform=false", "--vcs-ref", next_tag())
@@ -72,6 +75,7 @@ def edited(person: Person) -> Person:
     for path in EDITED:
         person.write(path, person.read(path) + MINE)
     person.write("app/features/tasks/mine.py", "MINE = 1\n")
+    person.write(HIDDEN, "MINE = 1\n")
     person.write("tests/tasks/test_mine.py", "def test_mine() -> None: ...\n")
     person.commit()
     return person
