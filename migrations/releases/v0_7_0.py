@@ -17,11 +17,15 @@ def _has_accounts(answers: Answers) -> bool:
 def _platform(answers: Answers) -> str | None:
     if not _platform_is_on(answers):
         return None
-    who = "a user sees and changes their own tasks" if _has_accounts(answers) else "whoever has TASKS_OPERATOR_TOKEN"
+    who = (
+        "A user sees and changes their own tasks"
+        if _has_accounts(answers)
+        else "It is open to whoever has TASKS_OPERATOR_TOKEN"
+    )
     return (
-        f"The task platform is switched on: routes that list, queue, follow, cancel and retry tasks (/tasks, for operators also "
-        f"/dead-letters, /queues, /workers, /schedule) and a page, /tasks/ui. Access: {who}; see docs/task-api.md. To remove all of "
-        'it: make update ARGS="--data task_platform=false"'
+        "The task platform is switched on: an API (/tasks) and a page (/tasks/ui) that list, queue, follow, cancel and retry tasks, for "
+        f"operators also /dead-letters, /queues, /workers and /schedule. {who}: see docs/task-api.md. To remove all of it: "
+        'make update ARGS="--data task_platform=false"'
     )
 
 
@@ -59,7 +63,7 @@ def _welcome(answers: Answers) -> str | None:
 def _command(answers: Answers) -> str:
     return (
         f"The project has a command line: `uv run {answers.get('project_slug', 'PROJECT')} --help`, see docs/command-line.md. "
-        "`uv sync` therefore installs the project itself: commit the changed uv.lock."
+        "`uv sync` installs the project itself for it, with the packages typer and rich."
     )
 
 
@@ -72,8 +76,8 @@ def _operator(answers: Answers) -> str | None:
             f"`uv run {answers.get('project_slug', 'PROJECT')} users operator EMAIL --on`."
         )
     return (
-        "Set TASKS_OPERATOR_TOKEN where production runs, as secret/env.production.example does: a random value. Without it the "
-        "task API refuses everybody."
+        "The task API refuses everybody without TASKS_OPERATOR_TOKEN: set it where production runs, to 32 or more random characters, "
+        "as secret/env.production.example does."
     )
 
 

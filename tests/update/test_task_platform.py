@@ -59,7 +59,7 @@ def test_without_accounts_the_update_writes_the_operators_token(world: World) ->
     updated = person.update()
     assert updated.code == 0, updated.report
     assert "New settings in secret/.env.development:\n  TASKS_OPERATOR_TOKEN\n" in updated.report
-    assert "Set TASKS_OPERATOR_TOKEN where production runs" in updated.report
+    assert "refuses everybody without TASKS_OPERATOR_TOKEN" in updated.report
     tokens = {
         line.partition("=")[2]
         for name in ("development", "production")
