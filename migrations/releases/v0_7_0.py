@@ -23,8 +23,8 @@ def _platform(answers: Answers) -> str | None:
         else "It is open to whoever has TASKS_OPERATOR_TOKEN"
     )
     return (
-        "The task platform is switched on: an API (/tasks) and a page (/tasks/ui) that list, queue, follow, cancel and retry tasks, for "
-        f"operators also /dead-letters, /queues, /workers and /schedule. {who}: see docs/task-api.md. To remove all of it: "
+        "The task platform is switched on: an API (/tasks) and a page (/tasks/ui) that list, queue, follow, cancel and retry tasks; "
+        f"/dead-letters, /queues, /workers and /schedule are for operators. {who}: see docs/task-api.md. To remove all of it: "
         'make update ARGS="--data task_platform=false"'
     )
 
@@ -116,8 +116,8 @@ RELEASE = Release(
             "assert_queued, drain and running_worker: see docs/testing-tasks.md."
         ),
         with_celery(
-            "Tasks over their redelivery limit become dead letters too. Dead letters have replaced the Redis list dead_letters, whose "
-            "messages are moved when they are read: use letters, read and replay of app/worker/, not LLEN or LRANGE."
+            "Tasks over their redelivery limit become dead letters too. Dead letters are no longer the Redis list dead_letters, whose "
+            "messages are moved when they are read: read them with app.worker.dead_letters, not with LLEN or LRANGE."
         ),
         with_accounts_and_celery(
             "POST /register commits its mail with the account, in the outbox, and no longer answers 503 while Redis is down: see "
@@ -128,7 +128,7 @@ RELEASE = Release(
         _command,
     ),
     steps=(
-        "Run `uv sync`, commit uv.lock with the update, and run `make check` and the tests.",
+        "Run `uv sync`, and commit uv.lock with the update.",
         _operator,
         _own_routes,
     ),
