@@ -9,6 +9,7 @@ import pytest
 from tests.update.world import Person, World, next_tag, tree_of
 
 MINE = "\n\n# Mine.\n"
+USES = "from app.worker.dead_letters import KEY\n"
 HIDDEN = "app/features/tasks/platform.py"
 EDITED = ("README.md", "app/core/celery.py", "docs/celery.md")
 
@@ -44,6 +45,8 @@ def test_edited_projects_get_it_without_a_conflict(world: World) -> None:
     assert "The task platform is switched on" in updated.report
     package = "app/features/tasks/platform/__init__.py"
     assert f"hides:\n  {HIDDEN}: Python imports {package} instead; rename yours\n" in updated.report
+    line = "mine.py:1 uses app.worker.dead_letters.KEY, which is now app.worker.dead_letters.letters\n"
+    assert f"  app/features/tasks/{line}" in updated.report
     assert_edits_are_there(person)
     person.commit()
     updated = person.update("--data", "task_platform=false", "--vcs-ref", next_tag())
@@ -74,7 +77,7 @@ def edited(person: Person) -> Person:
     """Add a line to the end of files that the release changes, and files next to what it adds."""
     for path in EDITED:
         person.write(path, person.read(path) + MINE)
-    person.write("app/features/tasks/mine.py", "MINE = 1\n")
+    person.write("app/features/tasks/mine.py", USES)
     person.write(HIDDEN, "MINE = 1\n")
     person.write("tests/tasks/test_mine.py", "def test_mine() -> None: ...\n")
     person.commit()
@@ -84,7 +87,7 @@ def edited(person: Person) -> Person:
 def assert_edits_are_there(person: Person) -> None:
     """Check them."""
     assert all(person.read(path).endswith(MINE) for path in EDITED)
-    assert person.read("app/features/tasks/mine.py") == "MINE = 1\n"
+    assert person.read("app/features/tasks/mine.py") == USES
     assert person.exists("tests/tasks/test_mine.py")
 
 
