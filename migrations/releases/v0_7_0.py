@@ -11,7 +11,7 @@ def _platform_is_on(answers: Answers) -> bool:
 
 
 def _has_accounts(answers: Answers) -> bool:
-    return answers.get("auth", "none") != "none"
+    return bool(answers.get("auth", "none") != "none")
 
 
 def _platform(answers: Answers) -> str | None:
