@@ -53,6 +53,7 @@ def run(update: Update) -> None:
         outcome=outcome,
         rejected=sorted(rejected),
         imports=stale_imports.find(top, outcome.files, theirs, _stale_names(update, outcome, answers)),
+        hidden=stale_imports.hidden(outcome.files, theirs),
         settings=settings,
         releases=update.releases,
         answers_before=recorded,

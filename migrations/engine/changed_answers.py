@@ -11,7 +11,9 @@ Answers = Mapping[str, Any]
 def steps(old: Answers, new: Answers) -> list[str]:
     """Return what is to be done by hand, a sentence each."""
     return [
-        sentence for step in (_database, _slug, _accounts, _celery, _packs, _scheduler) for sentence in step(old, new)
+        sentence
+        for step in (_database, _slug, _accounts, _celery, _platform, _packs, _scheduler)
+        for sentence in step(old, new)
     ]
 
 
@@ -52,7 +54,18 @@ def _accounts(old: Answers, new: Answers) -> Iterator[str]:
 
 def _celery(old: Answers, new: Answers) -> Iterator[str]:
     if old.get("use_celery") and not new.get("use_celery"):
-        yield "Tasks that wait in Redis are not run any more: let the workers empty the queues before you deploy this."
+        yield (
+            "Tasks that wait in Redis, or in the table outbox_messages, are not run any more: let the workers empty both before you "
+            "deploy this."
+        )
+
+
+def _platform(old: Answers, new: Answers) -> Iterator[str]:
+    if not (old.get("task_platform") and old.get("use_celery") and new.get("use_celery")) or new.get("task_platform"):
+        return
+    yield "Workers consume paused queues again. Replay or delete dead letters first, where you need them."
+    if new.get("scheduler") != "none":
+        yield "Entries of the schedule that are paused stay paused: resume them (POST /schedule/{entry}/resume) before you deploy this."
 
 
 def _packs(old: Answers, new: Answers) -> Iterator[str]:

@@ -29,6 +29,7 @@ class Facts:
         outcome: the result of the merge.
         rejected: the paths of the conflicts that are in `.rej` files.
         imports: the lines that use an old name.
+        hidden: the modules that Python does not find next to a package of the same name.
         settings: what has changed in secret/.env.*.
         releases: the releases since the old version.
         answers_before: the answers that the project had.
@@ -40,6 +41,7 @@ class Facts:
     outcome: Outcome
     rejected: Sequence[str]
     imports: Sequence[StaleImport]
+    hidden: Sequence[str]
     settings: Sequence[Change]
     releases: Sequence[Release]
     answers_before: Mapping[str, Any]
@@ -62,6 +64,7 @@ def text(project: Project, facts: Facts) -> str:
         "CONFLICTS: work each `.rej` in by hand, then delete it", [f"{path}.rej" for path in facts.rejected]
     )
     result += _part("Your files that use an old name", _imports(facts.imports))
+    result += _part("Modules that a folder of the same name hides", facts.hidden)
     result += _part("Not written, because something of yours has the path", outcome.left_out)
     result += _part("Left deleted, as you deleted them", outcome.kept_deleted)
     result += _part("Kept, because they may be applied to a database", outcome.kept_revisions)

@@ -51,6 +51,16 @@ def find(top: Path, files: Tree, theirs: Tree, names: Mapping[str, str]) -> list
     ]
 
 
+def hidden(files: Tree, theirs: Tree) -> list[str]:
+    """Return the modules next to a package of the same name, which Python imports, if only one of them is the release's."""
+    packages = {path.removesuffix("/__init__.py") + ".py": path for path in files if path.endswith("/__init__.py")}
+    return [
+        f"{path}: Python imports {package} instead; rename yours"
+        for path, package in sorted(packages.items())
+        if path in files and (path in theirs) != (package in theirs)
+    ]
+
+
 def modules(moved: Mapping[str, str]) -> dict[str, str]:
     """Return the old and new dotted names of the Python files among those that moved."""
     return {module(old): module(new) for old, new in moved.items() if old.endswith(".py") and new.endswith(".py")}

@@ -18,6 +18,7 @@ _JINJA_OF_THEIR_OWN = re.compile(
     r"^app/(features/email/)?templates/|^app/features/tasks/platform/(ui/templates|schedule)/.*\.html$|^\.github/workflows/|^migrations/script\.py\.mako$|^observability/(grafana|rules)/"
 )
 _WORKFLOW_EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
+_PLACEHOLDER = "<random:"
 _CLEAN_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 
 
@@ -51,7 +52,7 @@ def ruff(project: Path, *arguments: str) -> str:
 
 
 def problems(project: Path) -> list[str]:
-    """Return what is wrong with a rendered project: names, leftover Jinja, syntax, format, lint."""
+    """Return what is wrong with a rendered project: names, leftover Jinja, secrets without a value, syntax, format, lint."""
     found: list[str] = []
     for name in files(project):
         path = project / name
@@ -61,6 +62,8 @@ def problems(project: Path) -> list[str]:
         visible = _WORKFLOW_EXPRESSION.sub("", text) if name.startswith(".github/") else text
         if name.startswith(".github/") or not _JINJA_OF_THEIR_OWN.search(name):
             found.extend(f"{name}: leftover {mark}" for mark in _JINJA if mark in visible)
+        if name.startswith("secret/.env.") and _PLACEHOLDER in text:
+            found.append(f"{name}: a secret without a value")
         if text and not text.endswith("\n"):
             found.append(f"{name}: no newline at its end")
         if text.endswith("\n\n"):

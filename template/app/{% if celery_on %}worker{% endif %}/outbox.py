@@ -39,6 +39,9 @@ KNOWN_FOR = 3600
 _WAIT = 0.5
 """Seconds for which a commit waits for the relay, so that the task is mostly known when a response has its id."""
 
+_STOP_WAIT = 2.0
+"""Seconds that the end of a process waits for the pass that its relay is in."""
+
 _TRIM_EVERY = 60.0
 _logger = structlog.get_logger("app.worker")
 
@@ -171,6 +174,7 @@ class _Relay:
         self._awake = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._is_blocked = False
+        self._is_stopping = False
         self._trimmed_at = float("-inf")
 
     async def wake(self) -> None:
@@ -181,9 +185,14 @@ class _Relay:
             self._waiting.append(waiting)
             await asyncio.wait([waiting], timeout=_WAIT)
 
+    def stop(self) -> None:
+        """Let `run` return after the pass that it is in."""
+        self._is_stopping = True
+        self._awake.set()
+
     async def run(self) -> None:
-        """Relay until the task is cancelled."""
-        while True:
+        """Relay until `stop` is called."""
+        while not self._is_stopping:
             waiting, self._waiting = self._waiting, []
             self._awake.clear()
             try:
@@ -236,5 +245,8 @@ async def running() -> AsyncIterator[None]:
         yield
     finally:
         del _relays[loop]
+        own.stop()
+        # A query that is cancelled may outlive the event loop: aiosqlite's thread fails then.
+        await asyncio.wait([task], timeout=_STOP_WAIT)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

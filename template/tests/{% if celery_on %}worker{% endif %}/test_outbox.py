@@ -152,6 +152,23 @@ async def test_tasks_wait_while_redis_is_frozen(broker: Any, monkeypatch: pytest
     assert await _rows() == []
 
 
+async def test_a_process_that_stops_lets_the_pass_of_its_relay_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query that is cancelled may outlive the event loop."""
+    passes = []
+
+    async def slow() -> int:
+        passes.append("begun")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        passes.append("ended")
+        return 0
+
+    monkeypatch.setattr(outbox, "relay", slow)
+    async with outbox.running():
+        await asyncio.sleep(0)
+    assert passes == ["begun", "ended"]
+
+
 async def test_the_relay_of_a_process_publishes_what_others_left(
     broker: Any, monkeypatch: pytest.MonkeyPatch, no_relay: None
 ) -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 HOME = "/tasks/ui"
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
-HOSTILE = "<script>alert(1)</script>\"'`{{x}}&lt;"
+HOSTILE = "<script>alert(1)</script>\"'`{" + "{x}" + "}&lt;"
 PAGES = ("", "/tasks", "/dead-letters", "/queues")
 
 
