@@ -24,7 +24,9 @@ def exported() -> dict[str, set[str]]:
     found = dict(KNOWN)
     load_feature_modules("requests")
     load_feature_modules("worker")
-    collectors: list[Any] = [REGISTRY, *(module.QueueMetrics() for module in load_feature_modules("queues"))]
+    # Other features have a module of this name too.
+    queues = [module for module in load_feature_modules("queues") if ".metrics." in module.__name__]
+    collectors: list[Any] = [REGISTRY, *(module.QueueMetrics() for module in queues)]
     for metric in [metric for collector in collectors for metric in collector.collect()]:
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(metric.type, [""])
         labels = {label for sample in metric.samples for label in sample.labels} | {*getattr(metric, "_labelnames", ())}
