@@ -37,6 +37,8 @@ class QueueUnavailable(Exception):
 def broker_channel() -> Iterator[Any]:
     """Give a kombu channel on a connection of the application's pool.
 
+    Not to be used: `channel.client`, which waits for a message for up to a second after somebody has consumed on the channel.
+
     Raises:
         kombu.exceptions.LimitExceeded, kombu.exceptions.OperationalError: no connection within 2 s.
     """
@@ -49,7 +51,6 @@ def broker_channel() -> Iterator[Any]:
 def broker_client() -> Iterator[Any]:
     """Give the Redis client of the broker's database; raises what `broker_channel` raises."""
     with broker_channel() as channel, channel.conn_or_acquire() as client:
-        # Not channel.client, which waits for a message for up to a second after somebody has consumed on the channel.
         yield client
 
 

@@ -47,13 +47,13 @@ def _read() -> list[Metric]:
         "When a task with `record_last_success` last succeeded.",
         labels=["task"],
     )
-    with broker_channel() as channel:
+    with broker_channel() as channel, channel.conn_or_acquire() as client:
         for queue in app.amqp.queues:
             # Declaring changes nothing in Redis and returns the length over all priorities.
             length.add_metric([queue], channel.queue_declare(queue).message_count)
-        held = channel.client.hlen(channel.unacked_key)
-        workers = count_workers(channel.client)
-        for task, when in last_success.read(channel.client).items():
+        held = client.hlen(channel.unacked_key)
+        workers = count_workers(client)
+        for task, when in last_success.read(client).items():
             succeeded.add_metric([task], when)
     return [
         length,
