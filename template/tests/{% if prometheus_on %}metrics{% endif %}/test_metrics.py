@@ -121,6 +121,16 @@ def test_the_port_is_released_afterwards() -> None:
         read(number)
 
 
+@pytest.mark.processes
+def test_a_process_ends_that_serves_metrics_until_then() -> None:
+    code = (
+        "from contextlib import ExitStack; from app.features.metrics.exposition import serving\n"
+        "server = ExitStack()\nserver.enter_context(serving(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=LIMIT, check=False)
+    assert done.returncode == 0
+
+
 @contextmanager
 def api(log: Path, *options: str, **environment: str) -> Iterator[str]:
     """Run the API and yield its address."""

@@ -5,6 +5,7 @@ To add a metric, create an object of `prometheus_client` in a module; it is serv
 
 import functools
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -33,7 +34,8 @@ def serving(port: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if server is not None:
+        # At the end of a process its thread no longer runs, and shutdown() would wait for that for ever.
+        if server is not None and not sys.is_finalizing():
             server.shutdown()
             server.server_close()
             thread.join()

@@ -10,6 +10,7 @@ import pytest
 
 from app.core.celery import celery_app
 from app.tasks.notification_task import send_bulk_notifications, send_push_notification
+from app.worker.broker import result_key, results_client
 from tests.e2e.conftest import Stack
 from tests.e2e.processes import Running, start_worker, wait_until
 from tests.notifications.receiver import ACCEPTED, Receiver, Request, receiving
@@ -103,6 +104,8 @@ def test_rejected_and_invalid_notifications_fail(stack: Stack, notifier: Running
 def test_a_task_that_is_delivered_twice_notifies_once(stack: Stack, notifier: Running, receiver: Receiver) -> None:
     task_id = send_push_notification.delay(7, "Hi", "once").id
     assert stack.state(task_id)["result"]["status"] == "sent"
+    # As if its worker had died before it stored the result.
+    results_client().delete(result_key(task_id))
     send_push_notification.apply_async((7, "Hi", "once"), task_id=task_id)
     wait_until(lambda: len(_runs(notifier, task_id)) == 2, 20, "the second run")
     assert {run["state"] for run in _runs(notifier, task_id)} == {"SUCCESS"}
