@@ -42,7 +42,7 @@ CHECKS = (
     conformance.response_schema_conformance,
     conformance.response_headers_conformance,
 )
-EXAMPLES = int(os.environ.get("FORGE_MODEL_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FORGE_MODEL_EXAMPLES", "15"))
 
 
 def _served() -> Any:
