@@ -24,7 +24,7 @@ def _until(name: str, seconds: float = 120) -> None:
 
 @celery_app.task(name="report.render")
 def render(month: int, pages: int) -> int:
-    """Render some pages, each when it is told to."""
+    """Render some pages, each after a message of the test."""
     for page in range(pages):
         progress(page, pages, f"page {page + 1}")
         _until(f"page-{page}")

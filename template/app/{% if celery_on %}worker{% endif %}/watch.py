@@ -61,7 +61,7 @@ async def watch(task_id: str) -> AsyncGenerator[TaskRecord]:
 
 
 def has_ended(record: TaskRecord) -> bool:
-    """Return whether nothing more is told about the task."""
+    """Return whether nobody needs to watch the task: it has ended, or it ignores its result."""
     return record.state in states.READY_STATES or record.state == UNTRACKED
 
 

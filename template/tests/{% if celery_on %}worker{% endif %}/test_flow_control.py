@@ -270,7 +270,7 @@ async def test_a_call_that_is_rolled_back_does_not_hinder_the_next(make_task: An
             assert (await enqueue(task.s("a"), after_commit=db, outbox=outbox)).id == first.id
             await savepoint.rollback()
         async with asyncio.timeout(5):
-            while broker.keys("flow:*"):  # noqa: ASYNC110 - nobody is told when Redis has it
+            while broker.keys("flow:*"):  # noqa: ASYNC110 - Redis announces no such change
                 await asyncio.sleep(0.01)
         second = await enqueue(task.s("a"), after_commit=db, outbox=outbox)
         assert not isinstance(second, Duplicate)

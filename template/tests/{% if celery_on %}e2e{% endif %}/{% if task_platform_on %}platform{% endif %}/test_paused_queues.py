@@ -83,9 +83,9 @@ def test_a_worker_may_have_all_of_its_queues_paused(worker: Running, broker: Any
     queues = ("default", "high", "long")
     _pause(broker, *queues)
     held = [probe_task("mark").apply_async((number,), queue=queue) for number, queue in enumerate(queues)]
-    # Its heartbeat goes on, and it is told when it may go on itself.
+    # Its heartbeat goes on.
     wait_until(lambda: worker_reports.workers(broker)[0].report is not None, 5, "a report")
-    # kombu gives back what Redis sent for a command of before the pause.
+    # What kombu has already asked Redis for, it returns to the queue.
     wait_until(lambda: [_queue(broker, queue).waiting for queue in queues] == [1, 1, 1], 5, "all to wait")
     assert not any(_is_success(task.id) for task in held)
     _resume(broker, *queues)
