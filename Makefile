@@ -45,9 +45,9 @@ fuzz: $(STAMP) ## N random edits of projects through an update, compared with gi
 bench: $(STAMP) ## measure worker, publishing, copy and update, and write docs/benchmarks.md; ARGS="worker --quick" for a part
 	@PYTHONPATH=scripts $(VENV)/bin/python -m benchmarks $(ARGS)
 
-pictures: $(STAMP) ## take the screenshots in docs/pictures again, in a real project and with Chromium
+pictures: $(STAMP) ## take the pictures in docs/pictures again, from real runs and with Chromium
 	@mkdir -p docs/pictures
-	@FORGE_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest -m matrix tests/generated/test_task_page.py $(ARGS)
+	@FORGE_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest -m "matrix or not matrix" tests/test_pictures.py tests/generated/test_task_page.py $(ARGS)
 
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
 	@$(VENV)/bin/python scripts/pins.py $(ARGS)

@@ -60,6 +60,6 @@ def between(releases: Iterable[Release], old: Version, new: Version) -> list[Rel
 
 
 def sentences(notes: Iterable[Note], answers: Answers) -> list[str]:
-    """Return the notes that apply to a project with these answers."""
+    """Return the notes that apply to a project with these answers, what several releases say once."""
     every = [note if isinstance(note, str) else note(answers) for note in notes]
-    return [sentence for sentence in every if sentence]
+    return list(dict.fromkeys(sentence for sentence in every if sentence))
