@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
     # A link in a block of code is one of the file that the block shows.
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    assert [link for link in links if not ((ROOT / page).parent / unquote(link)).exists()] == []
 
 
 def test_every_decision_is_in_the_index() -> None:
