@@ -10,7 +10,7 @@ import pytest
 from forge_template import ROOT, working_files
 
 PAGES = [page for page in working_files("*.md") if not page.startswith(("template/", "tests/"))]
-OF_A_PROJECT = {"audit", "dev", "secrets", "update"}
+OF_A_PROJECT = {"audit", "beat", "dev", "flower", "secrets", "update", "worker"}
 
 
 @pytest.mark.parametrize("page", PAGES)
