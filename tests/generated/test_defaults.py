@@ -122,3 +122,10 @@ def test_each_row_links_a_test_that_runs_in_ci(page: list[Row], render: Renderer
             problems.append(f"{row.what}: {unquote(linked[2])} does not exist")
         problems.append(problem(Proof("project", file, linked[1]), project))
     assert [one for one in problems if one] == []
+
+
+def test_the_readme_shows_rows_of_the_page(page: list[Row]) -> None:
+    links = {row[:3]: row.test.partition("](../")[2] for row in page}
+    for row in rows((ROOT / "README.md").read_text(encoding="utf-8")):
+        if "](template/tests/" in row.test:
+            assert links.get(row[:3]) == row.test.partition("](")[2], f"docs/defaults.md has no row {row.what}"
