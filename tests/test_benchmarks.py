@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as Xml
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.parts import Metric, Part
 from benchmarks.report import page, plot_file
 from benchmarks.results import Result
 from benchmarks.stats import Summary
+from forge_template import ROOT
 
 MACHINE = {"system": "Linux", "processor": "2 cores", "memory": "8 GiB", "load": "0.1 0.1 0.1"}
 RATE, LAG = Metric("rate", "tasks/s", ratio=True), Metric("lag", "lag, ms")
@@ -122,7 +124,16 @@ def test_a_part_fails_above_its_bound(result: Result, bound: float, problems: in
 
 
 def test_every_peer_has_an_exact_version() -> None:
+    assert pinned_versions("fastapi-fullstack", "aegis-stack", "cookiecutter")
     assert all(pinned_versions("celery", "kombu", "dramatiq", "taskiq", "taskiq-redis", "huey", "arq", "rq").values())
+
+
+def test_the_comparison_is_about_the_measured_versions() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
+    for name, version in pinned_versions("fastapi-fullstack", "aegis-stack", "cookiecutter", "celery").items():
+        assert f"{name}=={version}" in text or re.search(
+            rf"^\| version \|.* {re.escape(version)} \|$", text, re.MULTILINE
+        )
 
 
 def test_the_page_names_what_is_not_measured(result: Result) -> None:

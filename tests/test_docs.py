@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import pytest
 
 from forge_template import ROOT, working_files
 
 PAGES = [page for page in working_files("*.md") if not page.startswith(("template/", "tests/"))]
-OF_A_PROJECT = {"audit", "dev", "secrets", "update"}
+OF_A_PROJECT = {"audit", "beat", "dev", "flower", "secrets", "update", "worker"}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -17,7 +18,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
     # A link in a block of code is one of the file that the block shows.
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    assert [link for link in links if not ((ROOT / page).parent / unquote(link)).exists()] == []
 
 
 def test_every_decision_is_in_the_index() -> None:

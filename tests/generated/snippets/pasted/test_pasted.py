@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from conftest import Program, celery, until
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -29,6 +30,7 @@ from app.tasks.practices import (
     update_user_status,
     urgent_task,
 )
+from app.tasks.process_task import process_task
 from app.tasks.report_task import generate_monthly_report
 from app.tasks.send_email_task import send_email_task
 from app.tasks.user_stats_task import update_user_stats
@@ -123,6 +125,15 @@ def test_routes(client, sink):
     assert client.post("/pasted/process", json={"answer": 42}).json()["status"] == "completed"
 
 
+def test_a_timeout_of_a_result_is_not_pythons(worker):
+    """The page catches TimeoutError around `.get()`, which is not what Celery raises."""
+    queued = process_task.apply_async(({},), countdown=60)
+    with pytest.raises(CeleryTimeoutError):
+        queued.get(timeout=0.1)
+    queued.revoke()
+    assert not issubclass(CeleryTimeoutError, TimeoutError)
+
+
 def test_csv(worker):
     path = FOLDER / "rows.csv"
     path.write_text("name,value\na,1\nb,2\n")
@@ -193,6 +204,8 @@ def test_chord(worker):
 def test_options(worker):
     assert (long_running_task.time_limit, long_running_task.soft_time_limit) == (300, 270)
     assert (urgent_task.priority, background_task.priority) == (9, 1)
+    conf = celery_app.conf
+    assert (conf.worker_max_tasks_per_child, conf.worker_max_memory_per_child) == (100, 200000)
     for task in (long_running_task, urgent_task, background_task):
         result = task.delay()
         assert (result.get(timeout=30), result.state) == (None, "SUCCESS")
