@@ -143,7 +143,7 @@ GATEWAY_API: dict[str, dict[str, Any]] = {
                 protocol={"enum": ["HTTP", "HTTPS"]},
                 port=_PORT,
                 tls=_object(("certificateRefs",), certificateRefs={"type": "array", "items": _NAMED}),
-                allowedRoutes=_object(namespaces=_object(**{"from": {"enum": ["All", "Same", "Selector"]}})),
+                allowedRoutes=_object(("namespaces",), namespaces={"const": {"from": "All"}}),
             ),
         },
     ),
