@@ -94,13 +94,14 @@ def build(root: Path, folder: Path, address: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(archive, folder)
-    (folder / "tag").write_text(tag, encoding="utf-8")
     (folder / "notes.md").write_text(notes(changelog, version), encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="forge-publish-") as scratch:
         template = Path(scratch) / "template"
         git(root, "-c", "advice.detachedHead=false", "clone", "--quiet", "--branch", tag, str(root), str(template))
         write_example(template, tag, address, folder / "example")
         write_site(template, folder / "site")
+    # Last: `push` refuses a folder without it.
+    (folder / "tag").write_text(tag, encoding="utf-8")
 
 
 def write_example(template: Path, tag: str, address: str, target: Path) -> None:
@@ -117,6 +118,8 @@ def write_example(template: Path, tag: str, address: str, target: Path) -> None:
 def write_site(template: Path, target: Path) -> None:
     """Build the documentation."""
     subprocess.run(["make", "docs"], cwd=template, env=project_environment(), check=True)
+    if not (template / "site").is_dir():
+        raise NotPublished("`make docs` wrote no folder site/.")
     shutil.copytree(template / "site", target)
     # Otherwise GitHub Pages runs Jekyll on it.
     (target / ".nojekyll").touch()
@@ -124,6 +127,8 @@ def write_site(template: Path, target: Path) -> None:
 
 def push(root: Path, folder: Path, remote: str) -> Iterator[str]:
     """Publish what `build` wrote; yield a line for each part, also for one that exists."""
+    if not (folder / "tag").exists():
+        raise NotPublished(f"{folder} is not complete: run `build` first.")
     tag = (folder / "tag").read_text(encoding="utf-8")
     yield push_tags(root, remote)
     yield publish_release(folder, tag)

@@ -252,6 +252,17 @@ def test_a_version_without_an_archive_is_refused(forge: Forge) -> None:
         forge.publish()
 
 
+@pytest.mark.parametrize("target", ["docs:\n\t@false\n", "docs:\n\t@true\n"])
+def test_nothing_is_published_of_a_build_that_failed(forge: Forge, target: str) -> None:
+    forge.write("Makefile", target)
+    forge.release("1.0.0")
+    with pytest.raises((subprocess.CalledProcessError, publish.NotPublished)):
+        publish.build(forge.root, forge.built, ADDRESS)
+    with pytest.raises(publish.NotPublished, match="run `build` first"):
+        list(publish.push(forge.root, forge.built, str(forge.remote)))
+    assert set(forge.refs()) == {"refs/heads/main"}
+
+
 def test_the_example_of_this_template_has_no_secret_and_no_workflow(render: Renderer, tmp_path: Path) -> None:
     project = render(dict(answer.split("=") for answer in publish.ANSWERS))
     assert (project / "secret" / ".env.production").exists()
