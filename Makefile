@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix chaos fuzz bench pictures pins release clean
+.PHONY: help setup demo test check matrix chaos fuzz bench pictures pins beyond release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,6 +51,9 @@ pictures: $(STAMP) ## take the pictures in docs/pictures again, from real runs a
 
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
 	@$(VENV)/bin/python scripts/pins.py $(ARGS)
+
+beyond: $(STAMP) ## run a project's checks and tests on the newest versions beyond the bounds; ARGS="check test": the fast tests
+	@$(VENV)/bin/python scripts/beyond.py $(ARGS)
 
 release: $(STAMP) ## write tests/releases/vX.Y.Z.tar.gz for the version on top of CHANGELOG.md
 	@$(VENV)/bin/python scripts/release.py

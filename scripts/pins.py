@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attempts import attempt, report
+
 from forge_template import ROOT
 
 PYTHON = "3.11"
@@ -140,11 +142,15 @@ def main() -> None:
     """Refresh the pins; end with the result of the checks and the tests where something changed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--no-tests", action="store_true", help="write the pins only")
+    parser.add_argument("--report", type=Path, help="write what changed and what failed to this file, too")
     options = parser.parse_args()
     changes = refresh(ROOT)
     print("\n".join(changes) or "All pins are the newest that the bounds allow.")
-    if changes and not options.no_tests:
-        sys.exit(subprocess.run(["make", "check", "test"], cwd=ROOT, check=False).returncode)
+    failure = attempt(["make", "check", "test"], ROOT) if changes and not options.no_tests else None
+    if options.report:
+        listed = [f"- `{change}`" for change in changes]
+        options.report.write_text(report([failure] if failure else [], "Pins that changed:", listed), encoding="utf-8")
+    sys.exit(bool(failure))
 
 
 if __name__ == "__main__":

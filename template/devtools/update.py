@@ -1,6 +1,7 @@
 """`make update`: merge the next release of the template, run the tests and print a report.
 
-`make update ARGS="--data use_flower=false"` passes options to `copier update`; only `--skip-tests` is an option of this script.
+`make update ARGS="--data use_flower=false"` passes options to `copier update`. Two options are this script's own: `--skip-tests`,
+and `--if-newer`, which does nothing if the template has no newer release.
 It exits with 0 only if there are no conflicts and the tests pass. It uses only the standard library, because it must run even
 if the project's environment is broken.
 """
@@ -16,6 +17,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = ".copier-answers.yml"
+OWN_OPTIONS = ("--skip-tests", "--if-newer")
 COPIER = ["--with", "jinja2-time>=0.2,<1", "--with", "copier-template-extensions>=0.3.4,<1", "copier>=9.19.1,<10"]
 TRACEBACK = b"Traceback (most recent call last):"
 UNDO = "git reset --hard && git clean -fd"
@@ -107,6 +109,15 @@ def report_file() -> Path:
     return ROOT / git("rev-parse", "--git-path", f"forge-update/{git('rev-parse', '--show-prefix') or '.'}/report.txt")
 
 
+def is_newest() -> bool:
+    """Return whether the template has no newer release than this project.
+
+    If Copier cannot find out, the answer is no: the update then reports the reason.
+    """
+    command = [_uv(), "tool", "run", "--from", COPIER[-1], "copier", "check-update", "--quiet"]
+    return subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, check=False).returncode == 0
+
+
 def copier_update(arguments: list[str]) -> tuple[int, str]:
     """Run `copier update`; return its exit code and its output on stderr, which is also passed on immediately.
 
@@ -118,8 +129,7 @@ def copier_update(arguments: list[str]) -> tuple[int, str]:
     process = subprocess.Popen(
         [uv, "tool", "run", *COPIER[:-1], "--from", COPIER[-1], "copier", "update", "--trust", *answering, *arguments],
         cwd=ROOT,
-        # git must not wait for a password at a prompt that nobody sees.
-        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        env=_environment(),
         stderr=subprocess.PIPE,
     )
     output = bytearray()
@@ -158,9 +168,12 @@ def conflicts() -> list[str]:
     return [*unmerged, *rejected]
 
 
-def update(arguments: list[str], *, test: bool) -> int:
+def update(arguments: list[str], *, test: bool, if_newer: bool) -> int:
     """Update, run the tests and print the report; return the exit code."""
     source = check()
+    if if_newer and is_newest():
+        print("update: the template has no newer release.")
+        return 0
     report = report_file()
     report.unlink(missing_ok=True)
     code, output = copier_update(arguments)
@@ -204,6 +217,11 @@ def _uv() -> str:
     return uv
 
 
+def _environment() -> dict[str, str]:
+    # git must not wait for a password at a prompt that nobody sees.
+    return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+
+
 def _processes() -> list[str]:
     """Return the pytest options for parallel processes, as in the Makefile: processes cannot share a server that you name."""
     named = os.environ.get("TEST_DATABASE_URL") or os.environ.get("TEST_REDIS_URL")
@@ -213,8 +231,9 @@ def _processes() -> list[str]:
 def main() -> None:
     """Update the project."""
     try:
-        options = [option for option in sys.argv[1:] if option != "--skip-tests"]
-        sys.exit(update(options, test=options == sys.argv[1:]))
+        given = sys.argv[1:]
+        options = [option for option in given if option not in OWN_OPTIONS]
+        sys.exit(update(options, test="--skip-tests" not in given, if_newer="--if-newer" in given))
     except Problem as problem:
         sys.exit(f"update: {problem}\nupdate: nothing was changed.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 import warnings
@@ -96,20 +97,68 @@ KEDA: dict[str, dict[str, Any]] = {
     ),
 }
 
+# The parts of the Gateway API's objects that these manifests and docs/kubernetes.md use.
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_HOST = {"type": "string", "pattern": r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"}
+_PATH = _object(("type", "value"), type={"enum": ["PathPrefix", "Exact"]}, value={"type": "string", "pattern": "^/"})
+GATEWAY_API: dict[str, dict[str, Any]] = {
+    "HTTPRoute": _object(
+        ("parentRefs", "hostnames", "rules"),
+        parentRefs={
+            "type": "array",
+            "minItems": 1,
+            "items": _object(("name",), name=_TEXT, namespace=_TEXT, sectionName=_TEXT),
+        },
+        hostnames={"type": "array", "minItems": 1, "items": _HOST},
+        rules={
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 16,
+            "items": _object(
+                matches={"type": "array", "minItems": 1, "items": _object(("path",), path=_PATH)},
+                timeouts=_object(("request",), request={"type": "string", "pattern": r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"}),
+                backendRefs={"type": "array", "items": _object(("name", "port"), name=_TEXT, port=_PORT)},
+                filters={
+                    "type": "array",
+                    "items": _object(
+                        ("type", "requestRedirect"),
+                        type={"const": "RequestRedirect"},
+                        requestRedirect=_object(
+                            ("scheme", "statusCode"), scheme={"const": "https"}, statusCode={"enum": [301, 302]}
+                        ),
+                    ),
+                },
+            ),
+        },
+    ),
+    "Gateway": _object(
+        ("gatewayClassName", "listeners"),
+        gatewayClassName=_TEXT,
+        listeners={
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                ("name", "protocol", "port"),
+                name=_TEXT,
+                protocol={"enum": ["HTTP", "HTTPS"]},
+                port=_PORT,
+                tls=_object(("certificateRefs",), certificateRefs={"type": "array", "items": _NAMED}),
+                allowedRoutes=_object(("namespaces",), namespaces={"const": {"from": "All"}}),
+            ),
+        },
+    ),
+}
+OTHERS = {"keda.sh/v1alpha1": KEDA, "gateway.networking.k8s.io/v1": GATEWAY_API}
+
 
 def problems(manifest: Manifest) -> list[str]:
     """Return what the schemas have against one object; fields that they do not know included."""
     where = f"{manifest.get('kind')} {manifest.get('metadata', {}).get('name')}"
     try:
-        if str(manifest["apiVersion"]).startswith("keda.sh/"):
-            keda = _object(
-                ("spec",),
-                apiVersion={"const": "keda.sh/v1alpha1"},
-                kind=_TEXT,
-                metadata=_METADATA,
-                spec=KEDA[manifest["kind"]],
-            )
-            jsonschema.validate(manifest, keda)
+        if manifest["apiVersion"] in OTHERS:
+            spec = OTHERS[manifest["apiVersion"]][manifest["kind"]]
+            schema = _object(("spec",), apiVersion=_TEXT, kind=_TEXT, metadata=_METADATA, spec=spec)
+            jsonschema.validate(manifest, schema)
         else:
             for version in VERSIONS:
                 kubernetes_validate.validate(manifest, version, strict=True)
@@ -151,8 +200,8 @@ def documents(path: Path) -> list[Manifest]:
 
 
 def manifests(project: Path) -> Iterator[Manifest]:
-    """Yield each object of a project's base and of its scaling."""
-    for path in sorted((project / "kubernetes").glob("[bk]*/*.yaml")):
+    """Yield each object of a project's base and of its components."""
+    for path in sorted((project / "kubernetes").glob("[bgk]*/*.yaml")):
         if path.name != "kustomization.yaml":
             yield from documents(path)
 
@@ -168,6 +217,18 @@ def built(render: Renderer, answers: dict[str, Any]) -> dict[str, list[Manifest]
     """What kustomize makes of each overlay, its secrets those of the examples."""
     project = render.anew(answers)
     return {overlay: build(project, overlay) for overlay in OVERLAYS}
+
+
+def blocks(page: Path, language: str) -> list[Any]:
+    """Return the YAML blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [yaml.safe_load(block.partition("```")[0]) for block in text.split(f"```{language}\n")[1:]]
+
+
+def seconds(duration: str) -> int:
+    """Return a duration of the Gateway API that is given in seconds."""
+    assert duration.endswith("s")
+    return int(duration.removesuffix("s"))
 
 
 def build(project: Path, overlay: str) -> list[Manifest]:
@@ -219,6 +280,9 @@ def test_every_object_is_valid(render: Renderer, answers: dict[str, Any]) -> Non
             {"secretTargetRef": [{"parameter": "host", "name": "x", "key": "x"}]},
             "'host' is not one of",
         ),
+        ("HTTPRoute", {"hostname": "api.example.com"}, "'hostname' was unexpected"),
+        ("HTTPRoute", {"hostnames": ["https://api.example.com"]}, "does not match"),
+        ("HTTPRoute", {"rules": [{"timeouts": {"request": "1.5s"}}]}, "does not match"),
     ],
 )
 def test_the_schemas_see_mistakes(render: Renderer, kind: str, change: dict[str, Any], problem: str) -> None:
@@ -335,3 +399,37 @@ def test_migrations_can_be_applied_before_the_rest(built: dict[str, list[Manifes
     kinds = {each["kind"] for each in first}
     assert kinds == {"Namespace", "ServiceAccount", "ConfigMap", "Secret", "NetworkPolicy", "Job"}
     assert sum(each["kind"] in kinds for each in objects) == len(first)
+
+
+def test_an_overlay_with_the_lines_of_the_docs_routes_its_host_name(render: Renderer, answers: dict[str, Any]) -> None:
+    project = render.anew(answers)
+    component, gateway = blocks(project / "docs" / "kubernetes.md", "yaml")
+    assert problems(gateway) == []
+    before = {(each["kind"], each["metadata"]["name"]) for each in build(project, "production")}
+    path = project / "kubernetes" / "overlays" / "production" / "kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**kustomization, **component}), encoding="utf-8")
+    objects = build(project, "production")
+    assert [problem for each in objects for problem in problems(each)] == []
+    added = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert set(added) - before == {
+        ("HTTPRoute", "api"),
+        ("HTTPRoute", "redirect-to-https"),
+        ("NetworkPolicy", "gateway"),
+    }
+    listeners = {listener["name"] for listener in gateway["spec"]["listeners"]}
+    for name in ("api", "redirect-to-https"):
+        route = added["HTTPRoute", name]["spec"]
+        assert route["hostnames"] == ["api.example.com"]
+        assert {parent["sectionName"] for parent in route["parentRefs"]} <= listeners
+
+
+def test_the_route_waits_for_streams_of_events(render: Renderer) -> None:
+    project = render({"profile": "production", "use_docker": True, "use_kubernetes": True})
+    [events] = project.rglob("platform/events.py")
+    streams_end = float(re.findall(r"^MAX_AGE = ([\d.]+)$", events.read_text(encoding="utf-8"), re.MULTILINE)[0])
+    [route] = [each for each in manifests(project) if each["metadata"]["name"] == "api" and each["kind"] == "HTTPRoute"]
+    [rule] = [
+        rule for rule in route["spec"]["rules"] if "/tasks" in [match["path"]["value"] for match in rule["matches"]]
+    ]
+    assert seconds(rule["timeouts"]["request"]) > streams_end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -10,8 +9,10 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import beyond
 import pins
 import pytest
+from attempts import Failure, report
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -156,16 +157,87 @@ def test_each_requirement_of_a_project_has_a_pin_within_its_bounds(
         assert required.specifier.contains(pinned[canonicalize_name(required.name)]), required
 
 
-def test_the_command_ends_with_the_result_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changes", [[], ["+ web==2.1"]])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_command_ends_with_the_result_of_the_tests(
+    changes: list[str], fails: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ran = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def attempt(command: list[str], folder: Path) -> Failure | None:
         ran.append(command)
-        return subprocess.CompletedProcess(command, 3)
+        return Failure(" ".join(command), "1 failed") if fails else None
 
-    monkeypatch.setattr(sys, "argv", ["pins.py"])
-    monkeypatch.setattr("pins.refresh", lambda root: ["+ web==2.1"])
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(sys, "argv", ["pins.py", "--report", str(tmp_path / "report.md")])
+    monkeypatch.setattr("pins.refresh", lambda root: changes)
+    monkeypatch.setattr("pins.attempt", attempt)
     with pytest.raises(SystemExit) as ended:
         pins.main()
-    assert (ended.value.code, ran) == (3, [["make", "check", "test"]])
+    assert (ended.value.code, ran) == (fails and bool(changes), [["make", "check", "test"]] if changes else [])
+    written = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert ("1 failed" in written, "`+ web==2.1`" in written) == (fails and bool(changes), bool(changes))
+
+
+PROJECT = """\
+[project]
+name = "project"
+version = "1"
+requires-python = ">=3.11"
+dependencies = [
+  "web>=1,<2",
+  "jobs[fast]>=5.1,<6 ; python_version < '99'",
+]
+
+[tool.uv]
+constraint-dependencies = [
+  "web==1.0",
+]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with bounds, whose checks fail with a new version of `web`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (folder / "Makefile").write_text("check:\n\t@! grep -A1 web uv.lock | grep '3.0'\ntest:\n\t@echo tested\n")
+    return folder
+
+
+def test_beyond_the_bounds_is_what_they_keep_away(add_release: AddRelease, project: Path) -> None:
+    for version in ("1.0", "1.9", "3.0"):
+        add_release("web", version)
+    add_release("jobs", "5.7")
+    changes, failures = beyond.try_newest(project, ["check", "test"])
+    # Within the bounds, `make pins` moves.
+    assert changes == ["- web: 1.9 → 3.0"]
+    assert [failure.command for failure in failures] == ["make check"]
+    assert 'version = "3.0"' in failures[0].output
+
+
+def test_nothing_is_run_where_nothing_is_beyond_the_bounds(add_release: AddRelease, project: Path) -> None:
+    add_release("web", "1.9")
+    add_release("jobs", "5.7")
+    assert beyond.try_newest(project, ["there-is-no-such-target"]) == ([], [])
+
+
+def test_versions_that_exclude_each_other_are_reported(add_release: AddRelease, project: Path) -> None:
+    add_release("web", "1.9")
+    add_release("jobs", "5.7", "web>=2")
+    changes, [failure] = beyond.try_newest(project, ["check"])
+    assert (changes, failure.command) == ([], "uv lock --quiet")
+    assert "web>=2" in failure.output
+
+
+def test_a_template_has_no_upper_bound_left(render: Renderer) -> None:
+    pyproject = (render({"profile": "production"}) / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(beyond.without_upper_bounds(beyond.without_pins(pyproject)))
+    required = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    assert {one.operator for text in required for one in Requirement(text).specifier} == {">="}
+    assert "constraint-dependencies" not in project["tool"]["uv"]
+
+
+def test_a_report_shows_output_that_has_fences_of_its_own() -> None:
+    result = report([Failure("make test", "a\n```\nb\n")], "Changed:", ["- web: 1 → 2"])
+    assert result == "`make test` failed:\n\n````text\na\n```\nb\n````\n\nChanged:\n\n- web: 1 → 2\n"

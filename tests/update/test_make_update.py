@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.update.random_edits import TOP_TAG
 from tests.update.world import Person, Updated, World, next_tag
 
 NOTE = "# The release's.\n"
+# As .github/workflows/update.yml of a project passes them.
+WEEKLY = "ARGS=--if-newer --skip-tests"
 
 
 def later(template: Path) -> None:
@@ -89,11 +92,32 @@ def test_conflicts_are_a_failure(person: Person, options: tuple[str, ...]) -> No
     assert person.status() == ""
 
 
-def test_the_weekly_workflow_leaves_the_tests_to_ci(person: Person) -> None:
-    updated = make_update(person, "ARGS=--skip-tests")
+def test_the_weekly_workflow_updates_to_a_newer_release_and_leaves_the_tests_to_ci(person: Person) -> None:
+    updated = make_update(person, WEEKLY)
     assert updated.code == 0, updated.report
     assert "merged without conflicts" in updated.report
     assert " passed" not in updated.report
+    assert person.read("app/tasks/__init__.py").startswith(NOTE)
+
+
+def test_the_weekly_workflow_renders_nothing_without_a_newer_release(ahead: World) -> None:
+    person = ahead.project(TOP_TAG, {"profile": "minimal"})
+    # An update would apply it, as `make update` does.
+    person.replace(".copier-answers.yml", "use_cors: false", "use_cors: true")
+    person.commit()
+    updated = make_update(person, WEEKLY)
+    assert updated.code == 0, updated.report
+    assert "update: the template has no newer release." in updated.report
+    assert person.status() == ""
+
+
+def test_the_weekly_workflow_reports_an_unreachable_template(person: Person) -> None:
+    answers = person.read(".copier-answers.yml")
+    person.write(".copier-answers.yml", re.sub("(?m)^_src_path: .*$", f"_src_path: {person.top}/gone", answers))
+    person.commit()
+    updated = make_update(person, WEEKLY)
+    assert updated.code == 2, updated.report
+    assert f"The template is unreachable: {person.top}/gone" in updated.report
 
 
 def test_the_lock_follows_what_is_merged(person: Person) -> None:

@@ -33,7 +33,7 @@ def workloads() -> dict[str, dict[str, Any]]:
 
 def objects(*kinds: str) -> list[dict[str, Any]]:
     """Return the objects of these kinds in the base and in the components."""
-    files = sorted(KUBERNETES.glob("[bk]*/*.yaml"))
+    files = sorted(KUBERNETES.glob("[bgk]*/*.yaml"))
     found = [each for file in files for each in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
     return [each for each in found if each["kind"] in kinds]
 
@@ -102,3 +102,11 @@ def test_a_service_selects_existing_pods_and_ports() -> None:
     assert service["spec"]["selector"].items() <= labels.items()
     ports = {port["name"] for port in workloads()["api"]["containers"][0]["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+def test_the_route_forwards_to_an_existing_service() -> None:
+    [service] = objects("Service")
+    known = {(service["metadata"]["name"], port["port"]) for port in service["spec"]["ports"]}
+    rules = [rule for route in objects("HTTPRoute") for rule in route["spec"]["rules"]]
+    backends = [(ref["name"], ref["port"]) for rule in rules for ref in rule.get("backendRefs", [])]
+    assert set(backends) == known
