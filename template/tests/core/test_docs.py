@@ -14,6 +14,7 @@ from tests import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -98,6 +99,23 @@ def test_the_index_links_every_page() -> None:
     linked = {link.partition("#")[0] for link in _links(DOCS / "index.md")}
     missing = {page.name for page in PAGES} - linked - {"index.md"}
     assert not missing, f"docs/index.md needs a line for {sorted(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_test_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    missing = [
+        f"{path}::{function}" if function else path
+        for path, function in _TEST.findall(text)
+        # Pages contain new modules, tests among them.
+        if f"`{path}`:\n" not in text
+        and not ((ROOT / path).is_file() and (not function or _has_function(ROOT / path, function)))
+    ]
+    assert not missing, f"{page.name} names tests that do not exist"
+
+
+def _has_function(path: Path, name: str) -> bool:
+    return re.search(rf"^(?:async )?def {name}\(", path.read_text(encoding="utf-8"), flags=re.MULTILINE) is not None
 
 
 def test_the_readme_links_the_index() -> None:

@@ -195,7 +195,7 @@ def test_celerys_timeout_is_not_the_builtin_one() -> None:
 
 
 def test_redis_delivers_priority_0_first_and_9_last() -> None:
-    """The reason why docs/celery.md recommends queues instead of `priority=`."""
+    """The reason why docs/write-a-task.md recommends queues instead of `priority=`."""
     with celery_app.connection_for_write() as connection:
         channel: Any = connection.default_channel
         channel.queue_purge("high")

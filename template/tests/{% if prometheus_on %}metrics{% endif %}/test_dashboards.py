@@ -90,3 +90,29 @@ def test_every_metric_and_label_is_exported(where: str, expression: str) -> None
 )
 def test_an_unknown_metric_or_label_is_found(expression: str, wrong: set[str]) -> None:
     assert unknown(expression) == wrong
+
+
+def runbooks() -> dict[str, str]:
+    """Return the address of each alert's section in docs/operations.md."""
+    found = {}
+    for path in sorted(FOLDER.glob("rules/*.yml")):
+        for alert in path.read_text(encoding="utf-8").split("- alert: ")[1:]:
+            address = re.search(r"^ +runbook_url: (\S+)$", alert, re.MULTILINE)
+            found[alert.splitlines()[0]] = address[1] if address else "none"
+    return found
+
+
+def sections() -> set[str]:
+    """Return the headings of docs/operations.md that are names of alerts."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    alerts = re.search(r"^## Alerts$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert alerts
+    return set(re.findall(r"^### (\S+)$", alerts[1], re.MULTILINE))
+
+
+def test_every_alert_names_its_section_of_the_runbook() -> None:
+    assert runbooks() == {alert: f"docs/operations.md#{alert.lower()}" for alert in runbooks()}
+
+
+def test_the_runbook_has_a_section_for_every_alert_and_for_no_other() -> None:
+    assert sections() == set(runbooks())
