@@ -17,18 +17,11 @@ import yaml
 from forge_template import ROOT, copy_working_tree, working_files
 from listing import listing
 from pages import PLACES, for_the_site, is_external, place, without_links
-from questions_page import PROFILES, questions_page
+from questions_page import PROFILES, questions_page, recorded_questions
 
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples"
 SITE = ROOT / "site"
-# The answers that give a project most pages.
-EVERY_PAGE = {
-    "profile": "production",
-    "scheduler": "redbeat",
-    "use_kubernetes": True,
-    "observability": ["prometheus", "opentelemetry", "sentry"],
-}
 
 
 class _Configuration(yaml.SafeLoader):
@@ -63,6 +56,18 @@ def nav_problems(nav: list[str], pages: set[str]) -> list[str]:
         *(f"mkdocs.yml: nav names {page} twice" for page in sorted(set(nav)) if nav.count(page) > 1),
         *(f"mkdocs.yml: nav needs a line for {page}" for page in sorted(pages - set(nav))),
     ]
+
+
+def everything_on() -> dict[str, Any]:
+    """Return the answers that give a project every page: yes to each question, and all choices where several are possible."""
+    config = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+    answers: dict[str, Any] = {"profile": "production", "scheduler": "redbeat"}
+    for name, question in recorded_questions(config).items():
+        if question["type"] == "bool":
+            answers[name] = True
+        elif question.get("multiselect"):
+            answers[name] = list(question["choices"].values())
+    return answers
 
 
 def project_pages(project: Path) -> dict[str, str]:
@@ -102,7 +107,7 @@ def write_generated(scratch: Path) -> None:
         answers[profile] = yaml.safe_load((recorded / ".copier-answers.yml").read_text(encoding="utf-8"))
     _write(DOCS / "questions.md", questions_page((ROOT / "copier.yml").read_text(encoding="utf-8"), answers))
 
-    pages = project_pages(_render(template, scratch / "every-page", EVERY_PAGE, "docs", "docs/*"))
+    pages = project_pages(_render(template, scratch / "everything", everything_on(), "docs", "docs/*"))
     for name, text in pages.items():
         _write(DOCS / "project" / name, text)
     for left in (DOCS / "project").glob("*.md"):

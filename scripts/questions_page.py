@@ -43,8 +43,9 @@ def questions_page(copier_yml: str, answers: Mapping[str, Mapping[str, Any]]) ->
     """Return the page; `answers` are the recorded ones of each profile with nothing else given."""
     config = yaml.safe_load(copier_yml)
     computed = {name: one["default"] for name, one in config.items() if _is_computed(name, one)}
-    recorded = {name: one for name, one in config.items() if _is_recorded(name, one)}
-    parts = [HEAD.format(asked=_asked_count(config))]
+    recorded = recorded_questions(config)
+    # One more: whether to write the project.
+    parts = [HEAD.format(asked=sum(one.get("ask") is not False for one in recorded.values()) + 1)]
     for section, names in _sections(copier_yml, recorded):
         # What describes the project has the same defaults in every profile.
         profiles = PROFILES if section == "options" else PROFILES[1:2]
@@ -66,16 +67,13 @@ def _is_computed(name: str, question: Any) -> bool:
     return not name.startswith("_") and question.get("when") is False and question["default"].startswith("{{")
 
 
-def _is_recorded(name: str, question: Any) -> bool:
-    return not (name.startswith("_") or question.get("when") is False or question.get("secret"))
-
-
-def _asked_count(config: Mapping[str, Any]) -> int:
-    return sum(
-        1
-        for name, one in config.items()
-        if not name.startswith("_") and one.get("when") is not False and one.get("ask") is not False
-    )
+def recorded_questions(config: Mapping[str, Any]) -> dict[str, Question]:
+    """Return the questions of a copier.yml whose answers a project records: not the last one, which confirms."""
+    return {
+        name: question
+        for name, question in config.items()
+        if not name.startswith("_") and question.get("when") is not False and not question.get("secret")
+    }
 
 
 def _is_asked(question: Question) -> str:
