@@ -16,7 +16,7 @@ import yaml
 
 from forge_template import ROOT, copy_working_tree, working_files
 from listing import listing
-from pages import PLACES, for_the_site, is_external, place, without_links
+from pages import PLACES, broken_links, for_the_site, is_external, place, without_links
 from questions_page import PROFILES, questions_page, recorded_questions
 
 DOCS = ROOT / "docs"
@@ -124,13 +124,20 @@ def build(scratch: Path) -> None:
     """Build the site from a copy of the pages whose links lead to pages of the site, or exit with what is wrong."""
     config = configuration()
     found = site_files()
-    problems = nav_problems(list(navigation(config["nav"])), {name for name in found if name.endswith(".md")})
+    pages = {name: source for name, source in found.items() if name.endswith(".md")}
+    problems = nav_problems(list(navigation(config["nav"])), set(pages))
+    # zensical sees neither a missing picture nor a link to a missing folder.
+    problems += [
+        f"{source}: {link} leads nowhere"
+        for source in ("README.md", *pages.values())
+        for link in broken_links(ROOT / source)
+    ]
     if problems:
         sys.exit("\n".join(problems))
     for name, source in found.items():
         target = scratch / "docs" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".md"):
+        if name in pages:
             text = (ROOT / source).read_text(encoding="utf-8")
             target.write_text(for_the_site(source, text, config["extra"]["repository"]), encoding="utf-8")
         else:

@@ -6,6 +6,8 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
 
 # Pages that the site has under another name; what is in docs/ keeps its own.
 PLACES = {
@@ -81,6 +83,20 @@ def anchors(text: str) -> set[str]:
             anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
             found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
             seen[anchor] += 1
+    return found
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links of a page to files and headings that do not exist."""
+    found = []
+    for link in links(page.read_text(encoding="utf-8")):
+        path, _, anchor = unquote(link).partition("#")
+        target = page.parent / path if path else page
+        if not is_external(link) and (
+            not target.exists()
+            or (anchor and (target.suffix != ".md" or anchor not in anchors(target.read_text(encoding="utf-8"))))
+        ):
+            found.append(link)
     return found
 
 
