@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.synced
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC UV_FROZEN UV_LOCKED UV_NO_DEV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test check matrix chaos fuzz bench pictures pins beyond release clean
+.PHONY: help setup demo test check matrix chaos fuzz bench pictures docs pins beyond release clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -49,6 +49,9 @@ pictures: $(STAMP) ## take the pictures in docs/pictures again, from real runs a
 	@mkdir -p docs/pictures
 	@FORGE_PICTURES=$(CURDIR)/docs/pictures $(VENV)/bin/python -m pytest -m "matrix or not matrix" tests/test_pictures.py tests/generated/test_task_page.py $(ARGS)
 
+docs: $(STAMP) ## write the generated pages and the listings of examples/, then build the site in site/
+	@$(VENV)/bin/python scripts/docs.py
+
 pins: $(STAMP) ## pin the newest versions within the bounds, then check and test with them
 	@$(VENV)/bin/python scripts/pins.py $(ARGS)
 
@@ -58,5 +61,5 @@ beyond: $(STAMP) ## run a project's checks and tests on the newest versions beyo
 release: $(STAMP) ## write tests/releases/vX.Y.Z.tar.gz for the version on top of CHANGELOG.md
 	@$(VENV)/bin/python scripts/release.py
 
-clean: ## remove .venv and every cache
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, site and every cache
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .hypothesis

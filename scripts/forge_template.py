@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# A release archive holds everything but these; the clone matches it.
-NOT_RELEASED = ("tests", "benchmarks")
+# A release archive holds everything but these, which neither a copy nor an update reads; the clone matches it.
+NOT_RELEASED = ("tests", "benchmarks", "docs", "examples")
 
 _RELEASE = re.compile(r"^## \[(?P<version>\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", re.MULTILINE)
 # Each of these would bind a generated project to what runs Forge itself: its environment, uv, git hook or make.
@@ -106,13 +106,19 @@ def working_files(*folders: str) -> list[str]:
     return sorted({name for name in listed.split("\0") if name and os.path.lexists(ROOT / name)})
 
 
-def clone_working_tree(target: Path) -> Path:
-    """Write a repository to `target` that holds the working tree as it is, dirty files too, tagged as a release."""
+def copy_working_tree(target: Path) -> Path:
+    """Write to `target` what a release holds, as the working tree has it, dirty files too."""
     for name in working_files():
         if name.split("/", 1)[0] not in NOT_RELEASED:
             copy = target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy, follow_symlinks=False)
+    return target
+
+
+def clone_working_tree(target: Path) -> Path:
+    """Write a repository to `target` that holds the working tree as it is, tagged as a release."""
+    copy_working_tree(target)
     version = released_versions((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[0]
     commit_tree(target, f"Forge {version} and what is not committed yet", f"v{version}")
     return target

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Answers = Mapping[str, Any]
 # Folders at the top of the template's repository that no render reads.
-_NOT_RENDERED = ("benchmarks", "docs", "findings", "migrations", "scripts", "tests")
+_NOT_RENDERED = ("benchmarks", "docs", "examples", "findings", "migrations", "scripts", "tests")
 
 
 @dataclass(frozen=True)
