@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from engine.release import Release
+from releases.conditions import with_pack
 
 RELEASE = Release(
     "0.8.0",
+    names={"httpx": "httpx2: import httpx2 as httpx"},
+    changes=(
+        "httpx2 replaces httpx, which has had no release since 2024: the same API under a new name, also in the fixture client. httpx stays "
+        "installed until 0.9.0; to use it longer, run `uv add httpx`.",
+        with_pack(
+            "notifications",
+            "Webhooks check the receiver's certificate against the certificate authorities of the system, no longer against those of the "
+            "package certifi. SSL_CERT_FILE and SSL_CERT_DIR name others. An image without ca-certificates needs one of them.",
+        ),
+    ),
     steps=("Run `uv sync`, and commit uv.lock with the update.",),
 )
