@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.release import Release
-from releases.conditions import with_pack
+from releases.conditions import with_celery, with_pack
 
 RELEASE = Release(
     "0.8.0",
@@ -15,6 +15,13 @@ RELEASE = Release(
             "notifications",
             "Webhooks check the receiver's certificate against the certificate authorities of the system, no longer against those of the "
             "package certifi. SSL_CERT_FILE and SSL_CERT_DIR name others. An image without ca-certificates needs one of them.",
+        ),
+        with_celery(
+            "A chord whose members wait for more than CELERY_RESULT_EXPIRES (an hour) runs its callback: it waits for "
+            "CELERY_RECORDS_EXPIRE (7 days). It used to forget them."
+        ),
+        with_celery(
+            "Tasks with pydantic=True take models however they are queued, and `async def` ones work: see docs/celery.md."
         ),
     ),
     steps=("Run `uv sync`, and commit uv.lock with the update.",),
