@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from engine.release import Release
+from engine.release import Answers, Release
 from releases.conditions import with_celery, with_pack
+
+
+def _links(answers: Answers) -> str | None:
+    if not answers.get("use_celery") or "opentelemetry" not in answers.get("observability", []):
+        return None
+    return (
+        "TRACING_LINK_FAN_OUTS=true gives each task of a fan-out a linked trace of its own: see docs/observability.md."
+    )
+
 
 RELEASE = Release(
     "0.8.0",
@@ -24,5 +33,6 @@ RELEASE = Release(
             "Tasks with pydantic=True take models however they are queued, and `async def` ones work: see docs/celery.md."
         ),
     ),
+    offers=(_links,),
     steps=("Run `uv sync`, and commit uv.lock with the update.",),
 )
