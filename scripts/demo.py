@@ -26,7 +26,7 @@ from email.policy import default as default_policy
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import psutil
 from aiosmtpd.controller import Controller
 

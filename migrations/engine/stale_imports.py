@@ -13,6 +13,7 @@ from .trees import Tree
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*")
 _FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.+)", re.MULTILINE)
 _IMPORTED = re.compile(r"(\w+)(?:[ \t]+as[ \t]+(\w+))?")
+_MODULE = re.compile(r"^[ \t]*import[ \t]+(\w+)[ \t]*(?:#.*)?$", re.MULTILINE)
 _MODULE_AS = re.compile(r"^[ \t]*import[ \t]+([\w.]+)[ \t]+as[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -84,11 +85,12 @@ def _used(text: str, names: Mapping[str, str]) -> set[tuple[int, str]]:
     bound = _bound(text)
     for name in _NAME.finditer(text):
         first, dot, rest = name[0].partition(".")
-        imported = bound.get(first) if dot else None
-        used = _longest(f"{imported}.{rest}" if imported else name[0], names)
+        imported = bound.get(first)
+        used = _longest(f"{imported}{dot}{rest}" if imported else name[0], names)
         # The name of a module is changed where it is imported, an attribute's where it is used.
         if used and (not imported or len(used) > len(imported)):
             found.add((text.count("\n", 0, name.start()) + 1, used))
+    found |= {(text.count("\n", 0, one.start(1)) + 1, one[1]) for one in _MODULE.finditer(text) if one[1] in names}
     for statement in _FROM.finditer(text):
         line = text.count("\n", 0, statement.start(1)) + 1
         used_here = {f"{statement[1]}.{name}" for name in re.findall(r"\w+", statement[2])} & names.keys()
@@ -99,8 +101,9 @@ def _used(text: str, names: Mapping[str, str]) -> set[tuple[int, str]]:
 
 
 def _bound(text: str) -> dict[str, str]:
-    """Return what each name that is imported from a module, or with `as`, stands for."""
-    found = {statement[2]: statement[1] for statement in _MODULE_AS.finditer(text)}
+    """Return what each imported name stands for."""
+    found = {statement[1]: statement[1] for statement in _MODULE.finditer(text)}
+    found |= {statement[2]: statement[1] for statement in _MODULE_AS.finditer(text)}
     for statement in _FROM.finditer(text):
         for name in _IMPORTED.finditer(statement[2]):
             found[name[2] or name[1]] = f"{statement[1]}.{name[1]}"

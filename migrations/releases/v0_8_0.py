@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.release import Answers, Release
+from releases.conditions import with_celery, with_pack
 
 
 def _workflows(answers: Answers) -> str | None:
@@ -32,8 +33,36 @@ def _runbooks(answers: Answers) -> str | None:
     )
 
 
+def _links(answers: Answers) -> str | None:
+    if not answers.get("use_celery") or "opentelemetry" not in answers.get("observability", []):
+        return None
+    return (
+        "TRACING_LINK_FAN_OUTS=true gives each task of a fan-out a linked trace of its own: see docs/observability.md."
+    )
+
+
 RELEASE = Release(
     "0.8.0",
-    changes=(_workflows, _gateway, _runbooks),
+    names={"httpx": "httpx2: import httpx2 as httpx"},
+    changes=(
+        "httpx2 replaces httpx, which has had no release since 2024: the same API under a new name, also in the fixture client. httpx stays "
+        "installed until 0.9.0; to use it longer, run `uv add httpx`.",
+        with_pack(
+            "notifications",
+            "Webhooks check the receiver's certificate against the certificate authorities of the system, no longer against those of the "
+            "package certifi. SSL_CERT_FILE and SSL_CERT_DIR name others. An image without ca-certificates needs one of them.",
+        ),
+        with_celery(
+            "A chord whose members wait for more than CELERY_RESULT_EXPIRES (an hour) runs its callback: it waits for "
+            "CELERY_RECORDS_EXPIRE (7 days). It used to forget them."
+        ),
+        with_celery(
+            "Tasks with pydantic=True take models however they are queued, and `async def` ones work: see docs/write-a-task.md."
+        ),
+        _workflows,
+        _gateway,
+        _runbooks,
+    ),
+    offers=(_links,),
     steps=("Run `uv sync`, and commit uv.lock with the update.",),
 )

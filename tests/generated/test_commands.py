@@ -13,7 +13,7 @@ from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 import yaml
 

@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"profile": "production", "auth": "none", "database": "sqlite", "scheduler": "redbeat"},
     ),
     "fastapi-without-celery": ("3.11", "test-all", {"use_celery": False}),
+    "standard-sqlite-on-3.14": ("3.14", "test", {"database": "sqlite"}),
 }
 
 

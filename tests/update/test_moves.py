@@ -527,6 +527,23 @@ def test_removed_names_are_found_where_they_are_imported_and_where_they_are_used
     assert {one.new for one in found} < set(NAMES.values())
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("import httpx\nhttpx.get('/')\nprint(httpx)\n", [1]),
+        ("def test() -> None:\n    import httpx  # noqa\n", [2]),
+        ("import json, httpx as client\nclient.get('/')\n", [1]),
+        ("from httpx import AsyncClient\nimport httpx.other\nx: AsyncClient\n", [1, 2]),
+        ("import httpx2 as httpx\nhttpx.get('/')\nprint(httpx)\n", []),
+        ("from mine import httpx\nhttpx.get('/')\n", []),
+    ],
+)
+def test_a_replaced_package_is_found_where_it_is_imported(repository: Repository, text: str, lines: list[int]) -> None:
+    outcome = repository.merge(Case({}, {"app/mine.py": text}, {}, {}, {}))
+    found = find(repository.folder, outcome.files, repository.tree({}), {"httpx": "httpx2"})
+    assert [(one.line, one.old) for one in found] == [(line, "httpx") for line in lines]
+
+
 @pytest.mark.parametrize("path", ["app/services/mine.py", "app/services/mine/__init__.py", "app/services/mine/deep.py"])
 def test_the_name_of_a_module_that_the_owner_wrote_is_not_stale(repository: Repository, path: str) -> None:
     ours = {path: "", "app/api.py": "from app.services.mine import deep\n"}

@@ -25,7 +25,7 @@ LIMIT = settings.celery.task_time_limit
 @celery_app.task(name="mine", hides_arguments=True)
 def mine() -> None: ...
 """
-OWN_SERVICE = "from app.services import images\n"
+OWN_SERVICE = "import httpx\n\nfrom app.services import images\n\nhttpx.Client()\n"
 
 
 @pytest.mark.parametrize("tag", ["v0.4.2", "v0.5.0"])
@@ -53,7 +53,8 @@ def test_the_report_lists_names_from_before_0_5_0(world: World, tag: str) -> Non
             (8, "app.core.config.settings.celery", "app.core.config.celery.celery_settings"),
             (11, "hides_arguments", "redact_arguments"),
         )
-    ]
+    ] + ["  app/services/own.py:1 uses httpx, which is now httpx2: import httpx2 as httpx"]
+    assert '"httpx>=' in person.read("pyproject.toml"), "the old name works until 0.9.0"
 
 
 def test_the_new_names_of_this_release_exist() -> None:

@@ -46,6 +46,9 @@ class Collected(NamedTuple, Generic[R]):
     """What the broker must be sent if the message is not."""
 
 
+one_of_many: ContextVar[bool] = ContextVar("one_of_many", default=False)
+"""Whether the task that is being published is one of `enqueue_many`."""
+
 _collected: ContextVar[_Collected | None] = ContextVar("collected_message", default=None)
 
 

@@ -21,7 +21,7 @@ from app.worker.broker import QueueUnavailable, check_queue, in_thread, within_l
 from app.worker.flow_control import Duplicate, NotQueued, RateLimited, is_judged_when_queued
 from app.worker.idempotency import Key
 from app.worker.memory_limit import QueueFull, check_memory
-from app.worker.messages import Collected, collect, on_loop
+from app.worker.messages import Collected, collect, on_loop, one_of_many
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.queue_depth import QueueTooLong
 from app.worker.rerun import RetryRefused
@@ -157,13 +157,17 @@ async def enqueue_many(signatures: Iterable[Signature[R]], owner: str | None = N
         raise InvalidArguments(
             "arguments are too large for enqueue_many; use enqueue, or store them and queue their name."
         )
-    if not all(map(_is_task, given)) or any(is_judged_when_queued(one.task) for one in given):
-        return [await enqueue(signature, owner) for signature in given]
-    if not given:
-        return []
-    async with within_limit():
-        await check_memory()
-    return await _publish_many(given, owner)
+    token = one_of_many.set(True)
+    try:
+        if not all(map(_is_task, given)) or any(is_judged_when_queued(one.task) for one in given):
+            return [await enqueue(signature, owner) for signature in given]
+        if not given:
+            return []
+        async with within_limit():
+            await check_memory()
+        return await _publish_many(given, owner)
+    finally:
+        one_of_many.reset(token)
 
 
 async def status_of(task_id: str) -> TaskStatus | None:

@@ -13,6 +13,7 @@ from celery import Task, current_app, current_task, states
 from celery.exceptions import Reject
 from celery.utils import uuid
 from kombu.exceptions import EncodeError
+from pydantic import BaseModel
 
 from app.worker import correlation, eager_mode, event_loop, flow_control, logs, owners, payload_versions, start, waiting
 from app.worker.records import REPLAY_HEADER
@@ -105,7 +106,9 @@ class AppTask(Task[Any, Any]):
         function = run.__func__ if isinstance(run, staticmethod) else run
         if function is None:
             return
-        cls.is_async = inspect.iscoroutinefunction(function)
+        has_models = cls.__dict__.get("_dump_pydantic_arguments") is not None
+        # Celery's wrapper of `pydantic=True` is a plain function, which returns the coroutine.
+        cls.is_async = inspect.iscoroutinefunction(getattr(function, "__wrapped__", None) if has_models else function)
         if not cls.is_async:
             return
 
@@ -113,9 +116,11 @@ class AppTask(Task[Any, Any]):
         def run_async(*args: Any, **kwargs: Any) -> Any:
             token = _request.set(current_task.request if current_task else None)
             try:
-                return event_loop.run(function(*args, **kwargs))
+                result = event_loop.run(function(*args, **kwargs))
             finally:
                 _request.reset(token)
+            # As Celery's wrapper does it for a `def` body.
+            return result.model_dump(mode="json") if has_models and isinstance(result, BaseModel) else result
 
         cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
 
@@ -160,6 +165,14 @@ class AppTask(Task[Any, Any]):
         """The current request of this task, also if the event loop runs in another thread than the task."""
         return self.request_stack.top or _request.get() or super().request
 
+    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Return a signature. Models that are arguments are JSON in it, so that workflows and `enqueue` can read it.
+
+        Celery makes them JSON only when it queues this task, not the one before it.
+        """
+        args, kwargs = self.without_models(args, kwargs)
+        return super().signature(args, kwargs, *more, **options)
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """Queue the task as Celery does.
 
@@ -170,6 +183,7 @@ class AppTask(Task[Any, Any]):
             app.worker.flow_control.NotQueued: a rule of the task refuses the call.
         """
         eager_mode.refuse(self.app.conf)
+        args, kwargs = self.without_models(args, kwargs)
         hard, soft = (options.get(name) for name in _LIMITS)
         if hard is not None or soft is not None:
             default: Any = self
@@ -233,6 +247,11 @@ class AppTask(Task[Any, Any]):
         except Reject as error:
             # Celery's own rejection drops the task.
             raise Reject(error.reason, requeue=True) from error
+
+    def without_models(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments of a task with `pydantic=True` with models as JSON, as Celery does it."""
+        dump = self._dump_pydantic_arguments
+        return dump(args, kwargs) if dump else (args, kwargs)
 
     def _seconds_until_retry(self, options: dict[str, Any]) -> float:
         """Return the seconds after which the next attempt may run, given the options of `retry`."""

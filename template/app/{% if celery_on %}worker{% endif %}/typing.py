@@ -57,6 +57,8 @@ class TaskOptions(TypedDict, total=False):
     log_level: int
     peak_memory: int
     submit: bool
+    pydantic: bool
+    pydantic_strict: bool
     trail: bool
     unique: Unique
     concurrency: Concurrency

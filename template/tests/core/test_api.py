@@ -1,6 +1,6 @@
 """The application as a whole."""
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI, Request
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
-import httpx
+import httpx2 as httpx
 import jwt
 import pytest
 from fastapi import FastAPI

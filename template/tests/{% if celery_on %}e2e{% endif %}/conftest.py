@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 import redis
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError

@@ -142,7 +142,7 @@ def _has_arguments(task: Any, one: QueuedTask, args: Any, kwargs: Any) -> bool:
 
     if not (args or kwargs):
         return True
-    kind, encoding, text = dumps([args, kwargs], serializer="json")
+    kind, encoding, text = dumps(task.without_models(args, kwargs), serializer="json")
     # As a message has them: a tuple is a list there.
     expected = loads(text, kind, encoding)
     return bool(_bound(task, *expected) == _bound(task, one.args, one.kwargs))

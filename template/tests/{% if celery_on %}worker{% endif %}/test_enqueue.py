@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2 as httpx
 import pytest
 import redis
 from celery import chain, group

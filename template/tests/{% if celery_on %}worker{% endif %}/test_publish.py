@@ -18,10 +18,12 @@ from celery.result import GroupResult
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task, summarise
+from app.worker.broker import results_client
 from app.worker.publish import QueueUnavailable, check_queue, enqueue, in_thread, status_of, wait_for
 from app.worker.status import UNTRACKED
 from devtools.servers import free_port
 from tests import ROOT
+from tests.worker.fixtures import Drain
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +92,20 @@ async def test_every_step_of_a_workflow_is_known_at_once() -> None:
                 assert status is not None, (workflow, member)
                 assert status.status == "PENDING"
             result = result.parent
+
+
+async def test_a_chord_waits_longer_than_results_are_stored_and_not_for_ever(drain: Drain) -> None:
+    """Its members may wait in a queue for hours. Without the number of them, it never runs its callback."""
+    results = results_client()
+    assert celery_settings.result_expires < celery_settings.records_expire
+    result = await enqueue(chord([process_task.s({}), process_task.s({})], process_task.si({})))
+    (size,) = results.scan_iter("celery-taskset-meta-*.s")
+    assert results.ttl(size) == pytest.approx(celery_settings.records_expire, abs=30)
+    assert drain() == [process_task.name] * 3
+    status = await status_of(result.id)
+    assert status is not None
+    assert status.status == "SUCCESS"
+    assert [key for key in results.scan_iter("*taskset*") if results.ttl(key) < 0] == []
 
 
 async def test_a_step_that_ignores_its_result_is_untracked_when_it_is_queued() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from app.core.celery import celery_app

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import obstore
 import pytest
 from PIL import Image

@@ -11,7 +11,7 @@ from tests import ROOT
 from tests.sink import sink
 
 SCRIPT = """
-import asyncio, httpx
+import asyncio, httpx2 as httpx
 from app.features.tracing import provider as tracing
 from app.main import app
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import StreamingResponse

@@ -13,7 +13,7 @@ from tests.sink import sink
 
 # A route of the application fails; the client sends personal data that must not be reported.
 SCRIPT = """
-import asyncio, httpx, sentry_sdk
+import asyncio, httpx2 as httpx, sentry_sdk
 from fastapi import Body
 from app.main import app
 

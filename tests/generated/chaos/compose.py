@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import copier
-import httpx
+import httpx2 as httpx
 
 from forge_template import clone_working_tree, project_environment
 from tests.generated.docker import BUILD_LIMIT, Stack, engine

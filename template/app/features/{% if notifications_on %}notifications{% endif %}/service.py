@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.features.notifications.config import notification_settings
 
-# API, beat and most workers never send a notification: httpx is imported with the sender (40 ms, 5 MB).
+# API, beat and most workers never send a notification: httpx2 is imported with the sender (40 ms, 5 MB).
 if TYPE_CHECKING:
-    import httpx
+    import httpx2 as httpx
 
 _TEMPORARY = {408, 425, 429}
 _MAX_RESPONSE = 65536
@@ -88,7 +88,7 @@ class WebhookSender:
     """
 
     def __init__(self, url: str, secret: str, timeout: float) -> None:
-        import httpx  # noqa: PLC0415
+        import httpx2 as httpx  # noqa: PLC0415
 
         self._url = url
         self._secret = secret.encode()
@@ -96,7 +96,7 @@ class WebhookSender:
 
     def send(self, notification: Notification) -> None:
         """Post the notification and return when the receiver responds with 2xx; raise the errors of `Sender`."""
-        import httpx  # noqa: PLC0415
+        import httpx2 as httpx  # noqa: PLC0415
 
         body = notification.model_dump_json().encode()
         headers = self._headers(notification, body)

@@ -2,8 +2,8 @@
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -13,8 +13,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from app.core.config import defaults
 from app.core.config.application import app_settings
 
+if TYPE_CHECKING:
+    # Workers import this module too.
+    from fastapi.telemetry import TelemetryConfig
+
 # One span per request. Health checks run every few seconds and their traces are useless.
-TELEMETRY: TelemetryConfig = {
+TELEMETRY: "TelemetryConfig" = {
     "metrics": False,
     "logs": False,
     "operation_spans": False,

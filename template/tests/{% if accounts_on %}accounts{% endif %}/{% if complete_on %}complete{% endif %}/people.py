@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 from sqlalchemy import select
 
 from app.core.database import session_scope

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import httpx2 as httpx
 import jwt
 import pytest
 from sqlalchemy import func, select, update

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import Request, Response
 from redis.exceptions import RedisError

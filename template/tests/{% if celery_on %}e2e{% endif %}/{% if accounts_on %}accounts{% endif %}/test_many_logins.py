@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from app.features.accounts.config import password_settings

@@ -4,7 +4,7 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pypdf import PdfReader
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from celery import states
 from celery.app.task import Context

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, HttpUrl
 
 from app.api.owner import current_owner
 from app.api.task_access import TaskViewer, operator_or_owner
@@ -22,6 +22,7 @@ from app.worker import history
 from app.worker.broker import broker_client, results_client
 from app.worker.flow_control import Rate, Unique
 from app.worker.status import read_status
+from tests.worker.fixtures import Drain
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +38,21 @@ class Part(BaseModel):
 
     title: str = Field(max_length=20)
     pages: int = 1
+
+
+class Order(BaseModel):
+    """What a task with `pydantic=True` gets."""
+
+    page: HttpUrl
+    due: datetime = Field(alias="dueAt")
+    paper: Paper = Paper.A4
+
+
+async def _charge(order: Order, since: datetime | None = None) -> str:
+    """Charge an order."""
+    assert isinstance(order, Order)
+    assert isinstance(since, datetime)
+    return f"{order.page} {order.due:%Y} {order.paper.value} {since:%Y}"
 
 
 def _render(month: Annotated[int, Field(ge=1, le=12)], parts: list[Part], *, paper: Paper = Paper.A4) -> str:
@@ -60,6 +76,7 @@ def tasks() -> Iterator[dict[str, Any]]:
     """Give tasks by their names."""
     made: dict[str, Any] = {
         "report.render": celery_app.task(name="report.render", submit=True)(_render),
+        "charge": celery_app.task(name="charge", submit=True, pydantic=True)(_charge),
         "moment": celery_app.task(name="moment", submit=True, queue_name="long")(_moment),
         "nothing": celery_app.task(name="nothing", submit=True)(_nothing),
         "unique": celery_app.task(name="unique", submit=True, unique=Unique())(_nothing),
@@ -187,6 +204,16 @@ async def test_parameters_may_have_any_name_and_keep_their_types(http: httpx.Asy
     (message,) = _queued()
     assert message["headers"]["kwargsrepr"].startswith("{'json': datetime.datetime(2026, 11, 27, 8, 0, tzinfo=")
     assert message["properties"]["delivery_info"]["routing_key"] == "long"
+
+
+async def test_a_task_with_pydantic_gets_the_model(http: httpx.AsyncClient, drain: Drain) -> None:
+    order = {"page": "https://shop.example/7", "dueAt": "2026-11-27T08:00:00Z"}
+    queued = await _submit(http, 202, "charge", {"order": order, "since": "2025-01-01T00:00:00Z"})
+    drain()
+    status = read_status(queued["task_id"])
+    assert status is not None
+    assert (status.status, status.result) == ("SUCCESS", "https://shop.example/7 2026 a4 2025")
+    await _submit(http, 422, "charge", {"order": {**order, "page": "7"}})
 
 
 async def test_a_task_without_parameters_needs_no_arguments(http: httpx.AsyncClient) -> None:

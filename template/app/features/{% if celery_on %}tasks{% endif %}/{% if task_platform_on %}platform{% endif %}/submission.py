@@ -104,6 +104,11 @@ async def _submit(submission: Any, owner: str, idempotency_key: str | None) -> S
         raise invalid(("body", "eta"), "must be at most a day ahead")
     # What is not given has the default of the task's release that runs it.
     arguments = submission.arguments.model_dump(by_alias=True, exclude_unset=True)
+    for name, value in submission.arguments:
+        if isinstance(value, BaseModel) and name in submission.arguments.model_fields_set:
+            # The task validates it again: a URL, for example, may then be text.
+            parameter = str(type(submission.arguments).model_fields[name].alias)
+            arguments[parameter] = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
     given = {"queue": submission.queue, "countdown": submission.countdown, "eta": submission.eta}
     task: Any = celery_app.tasks[submission.task]
     options = {name: value for name, value in given.items() if value is not None}

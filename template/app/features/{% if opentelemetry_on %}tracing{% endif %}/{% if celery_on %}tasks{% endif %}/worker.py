@@ -5,9 +5,15 @@ from typing import Any
 from celery import states
 from celery.signals import before_task_publish, task_postrun, task_prerun, worker_process_shutdown, worker_shutdown
 from opentelemetry import context, propagate, trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
 from app.features.tracing import provider
+from app.features.tracing.tasks.config import tracing_settings
+from app.worker.messages import one_of_many
+from app.worker.task import current_request
+
+_GROUP = "trace_group"
+"""The header that names the group in which a task is, also of a step of a chain in it."""
 
 
 def connect() -> None:
@@ -19,13 +25,28 @@ def connect() -> None:
     worker_shutdown.connect(_stop, weak=False)
 
 
-def _published(sender: str, headers: dict[str, Any], routing_key: str | None = None, **_: object) -> None:
+def _published(sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: object) -> None:
     provider.start()
     attributes = {"messaging.destination.name": routing_key or "", **_attributes(headers["id"])}
     name, kind = f"publish {sender}", SpanKind.PRODUCER
-    with trace.get_tracer(__name__).start_as_current_span(name, kind=kind, attributes=attributes):
+    parent, links = None, []
+    if tracing_settings.link_fan_outs and _starts_in_fan_out(headers, body):
+        parent = trace.set_span_in_context(trace.INVALID_SPAN)
+        links = [Link(trace.get_current_span().get_span_context())]
+    with trace.get_tracer(__name__).start_as_current_span(name, parent, kind, attributes, links):
         # A retry has the headers of its first attempt; overwrite them.
         propagate.inject(headers)
+
+
+def _starts_in_fan_out(headers: dict[str, Any], body: Any) -> bool:
+    """Return whether a task is one of many that are queued at once, and not a retry or a later step of one."""
+    # Only the last step of a chain, which is the first of the list, knows its group.
+    steps = body[2].get("chain")
+    group = steps[0]["options"].get("group_id") if steps else headers.get("group")
+    if group:
+        headers[_GROUP] = group
+        return bool(getattr(current_request(), _GROUP, None) != group)
+    return one_of_many.get()
 
 
 def _started(task_id: str, task: Any, **_: object) -> None:
