@@ -80,24 +80,40 @@ def parts_of_a_project() -> str:
     """Return the processes of a generated project and what goes between them."""
     boxes = [
         _box(16, 110, 124, 60, "Client", ["requests, events", "of its tasks (SSE)"], "yours"),
-        _box(190, 86, 170, 108, "API", ["FastAPI, your routes", "/tasks, /tasks/ui, /ready", "503 within 3 s when", "Redis is down"], "forge"),
+        _box(
+            190,
+            86,
+            170,
+            108,
+            "API",
+            ["FastAPI, your routes", "/tasks, /tasks/ui, /ready", "503 within 3 s when", "Redis is down"],
+            "forge",
+        ),
         _box(438, 40, 190, 62, "Redis: broker", ["queues high, default, long", "dead letters"], "server"),
         _box(438, 122, 190, 46, "Redis: results", ["results, records of tasks"], "server"),
         _box(438, 188, 190, 30, "Redis: cache", [], "server"),
-        _box(706, 26, 178, 84, "Workers", ["app/tasks/*.py, def and", "async def; acknowledge", "after the task has ended"], "forge"),
+        _box(
+            706,
+            26,
+            178,
+            84,
+            "Workers",
+            ["app/tasks/*.py, def and", "async def; acknowledge", "after the task has ended"],
+            "forge",
+        ),
         _box(706, 156, 178, 62, "Beat", ["queues scheduled tasks;", "exactly one runs"], "forge"),
         _box(438, 262, 190, 62, "PostgreSQL", ["your tables, accounts,", "outbox"], "server"),
         _box(706, 262, 178, 62, "Flower, Prometheus", ["OpenTelemetry, Sentry:", "each where you choose it"], "server"),
     ]
     paths = [
         _path((140, 140), (190, 140)),
-        _path((360, 110), (438, 78), "queue", (380, 82)),
-        _path((438, 146), (360, 146), "status", (382, 140)),
+        _path((360, 110), (438, 78), label="queue", at=(380, 82)),
+        _path((438, 146), (360, 146), label="status", at=(382, 140)),
         _path((360, 176), (438, 202)),
-        _path((628, 62), (706, 62), "take", (652, 56)),
-        _path((706, 98), (628, 138), "store", (668, 134)),
+        _path((628, 62), (706, 62), label="take", at=(652, 56)),
+        _path((706, 98), (628, 138), label="store", at=(668, 134)),
         _path((706, 176), (628, 96)),
-        _path((275, 194), (438, 284), "commit", (318, 252)),
+        _path((275, 194), (438, 284), label="commit", at=(318, 252)),
         _path((884, 80), (906, 80), (906, 240), (650, 240), (606, 262)),
     ]
     return _document("The parts of a generated project", 920, 340, _STYLE, [_ARROW, _card(920, 340), *paths, *boxes])
@@ -112,7 +128,9 @@ def an_update() -> str:
         _box(600, 96, 140, 62, "git merge", ["three versions of", "each file"], "server"),
         _box(800, 22, 204, 62, "Merged", ["your line and the release's,", "in moved files too"], "yours"),
         _box(800, 96, 204, 62, "Conflict", ["both changed the same line:", "markers, and the reason"], "yours"),
-        _box(800, 170, 204, 62, "Report, then your tests", ["changed behaviour, settings,", "what you must do"], "forge"),
+        _box(
+            800, 170, 204, 62, "Report, then your tests", ["changed behaviour, settings,", "what you must do"], "forge"
+        ),
     ]
     paths = [
         _path((216, 110), (300, 60)),
@@ -146,13 +164,9 @@ def _box(x: int, y: int, width: int, height: int, title: str, notes: Sequence[st
     )
 
 
-def _path(*points: tuple[int, int] | str) -> str:
-    *corners, label, place = points if isinstance(points[-2], str) else (*points, None, None)
-    steps = "L".join(f"{x} {y}" for x, y in corners)  # type: ignore[misc]
-    drawn = f'<path class="path" d="M{steps}"/>'
-    if isinstance(label, str) and isinstance(place, tuple):
-        drawn += f'<text class="note" x="{place[0]}" y="{place[1]}">{escape(label)}</text>'
-    return drawn
+def _path(*corners: tuple[int, int], label: str = "", at: tuple[int, int] = (0, 0)) -> str:
+    drawn = f'<path class="path" d="M{"L".join(f"{x} {y}" for x, y in corners)}"/>'
+    return drawn + (f'<text class="note" x="{at[0]}" y="{at[1]}">{escape(label)}</text>' if label else "")
 
 
 def _document(title: str, width: int, height: int, style: str, parts: Sequence[str]) -> str:

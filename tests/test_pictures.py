@@ -13,9 +13,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from pictures import Line, an_update, parts_of_a_project, terminal
 
 from forge_template import ROOT, clone_working_tree, project_environment, released_versions
-from pictures import Line, an_update, parts_of_a_project, terminal
 from tests.update.world import World
 
 PICTURES = ROOT / "docs" / "pictures"
