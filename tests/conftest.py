@@ -43,6 +43,9 @@ from prompt_toolkit.input import create_pipe_input  # noqa: E402
 from prompt_toolkit.output import DummyOutput  # noqa: E402
 
 from forge_template import ROOT, clone_working_tree  # noqa: E402
+from tests.quick_copier import quicken  # noqa: E402
+
+quicken()
 
 Answers = Mapping[str, Any]
 

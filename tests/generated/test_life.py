@@ -24,12 +24,14 @@ from tests.generated.page import follow_features_page
 
 # Its processes started: everything that `make dev` starts, and a task that a route waits for on a real worker.
 STARTED = "tests/core/test_devtools.py tests/e2e/test_tasks.py -k 'make_dev or process_returns'"
+# Of the tests that start processes, those in which several of them write to the database.
+ON_SQLITE = "tests/core/test_devtools.py tests/e2e/test_outbox.py -k 'make_dev or outbox'"
 
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # The longest first, so that it does not end alone.
     "production-postgresql": ("3.11", "test-all", {"profile": "production", "database": "postgresql"}),
     "standard-postgresql-on-3.13": ("3.13", "test-all", {}),
-    "minimal-sqlite": ("3.11", "test-all", {"profile": "minimal", "database": "sqlite"}),
+    "minimal-sqlite": ("3.11", "test", {"profile": "minimal", "database": "sqlite"}),
     "packs-without-accounts-on-sqlite": (
         "3.11",
         "test",
@@ -70,6 +72,8 @@ def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant
     follow_features_page(folder, python)
     check(folder, python)
     own_tests(folder, python, target)
+    if target == "test":
+        run(["make", "test-all", f"ARGS={ON_SQLITE}"], folder, {"UV_PYTHON": python}, timeout=300)
 
 
 @pytest.mark.matrix

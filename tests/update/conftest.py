@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import made_once
+from tests.update.lab import lab
 from tests.update.world import World, write_releases
 
 
@@ -21,6 +22,12 @@ def world(shared: Path) -> World:
     """The releases up to the working tree, for all test processes. Tests that add releases make a world of their own."""
     folder = made_once(shared / "world", World)
     return World(folder)
+
+
+@pytest.fixture(scope="session")
+def made(shared: Path) -> World:
+    """The made-up releases on top, for all test processes."""
+    return World(made_once(shared / "made", lab))
 
 
 @pytest.fixture

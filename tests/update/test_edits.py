@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.update.lab import ANSWERS, LAB, NEW, OLD, block, lab, numbered
+from tests.update.lab import ANSWERS, LAB, NEW, OLD, block, numbered
 from tests.update.world import Person, Updated, World, next_tag
+
+# One process makes the update of all rows.
+pytestmark = pytest.mark.xdist_group("edits")
 
 SECRETS = "secret/.env.development"
 MINE, THEIRS = "mine", "theirs"
@@ -259,9 +262,9 @@ TABLE = {
 
 
 @pytest.fixture(scope="module")
-def after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Person, Updated]:
+def after(made: World) -> tuple[Person, Updated]:
     """The project with every edit of the table, updated."""
-    person = lab(tmp_path_factory.mktemp("lab")).project(OLD, ANSWERS)
+    person = made.project(OLD, ANSWERS)
     for row in TABLE.values():
         row.edit(person)
     person.commit()

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.update.lab import ANSWERS, FLOWER, LAB, NEW, OLD, lab, numbered
+from tests.update.lab import ANSWERS, FLOWER, LAB, NEW, OLD, numbered
 from tests.update.world import Person, World, tree_of
 
 SAME, FAR = f"{LAB}/same.txt", f"{LAB}/far.txt"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The made-up releases."""
-    return lab(tmp_path_factory.mktemp("options"))
 
 
 def edited(person: Person) -> Person:

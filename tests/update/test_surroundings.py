@@ -14,18 +14,12 @@ import copier
 import pytest
 
 from forge_template import git
-from tests.update.lab import ANSWERS, LAB, NEW, OLD, lab, numbered
+from tests.update.lab import ANSWERS, LAB, NEW, OLD, numbered
 from tests.update.test_options import FAR, SAME, assert_merged, edited
 from tests.update.world import Person, Updated, World, tree_of
 
 LINK, BOTH = f"{LAB}/link.txt", f"{LAB}/both.txt"
 ODD_NAMES = ('it\'s "mine" ä.txt', "mein Ordner ü/a b.txt", f"{LAB}/a\ttab.txt")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The made-up releases."""
-    return lab(tmp_path_factory.mktemp("surroundings"))
 
 
 def top(person: Person) -> Person:

@@ -20,6 +20,10 @@ from tests.conftest import made_once
 
 ARCHIVES = {path.name.removesuffix(".tar.gz"): path for path in sorted((ROOT / "tests" / "releases").glob("*.tar.gz"))}
 UPDATE_LIMIT = 180.0
+# The project's folder is the first on the path, as with `python -m copier`, and it has a package `tests` too.
+QUICK_COPIER = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.quick_copier import main; del sys.path[0]; main()"
+)
 
 Change = Callable[[Path], None]
 
@@ -166,7 +170,7 @@ class Person:
     def update(self, *options: str, environment: Mapping[str, str] | None = None) -> Updated:
         """Run `copier update --trust --defaults` and return how it ended, with all that it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "copier", "update", "--trust", "--defaults", *options],
+            [sys.executable, "-c", QUICK_COPIER, "update", "--trust", "--defaults", *options],
             cwd=self.folder,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,

@@ -3,6 +3,10 @@ workers and beat.
 
 Queue a task and read its state
     publish            `enqueue`, `enqueue_many`, `status_of`, `wait_for`, `cancel` and `retry` for `async def` code
+    sending            sends one message with its record, from the event loop or a thread
+    bulk               sends up to a thousand messages in one step
+    in_session         sends a message when a session's transaction is committed
+    cancellation       `status_of`, `wait_for` and `cancel`
     typing             the types of tasks, signatures and results for mypy
     task               `AppTask`, the base class of every task
     serializer         what a message may contain

@@ -147,6 +147,7 @@ async def test_failed_logins_have_the_same_response(client: httpx.AsyncClient, a
     assert [(response.status_code, response.text) for response in responses] == [(401, responses[0].text)] * 2
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_an_unknown_address_takes_as_long_as_a_wrong_password(client: httpx.AsyncClient, ada: User) -> None:
     async def seconds(email: str) -> float:
         start = time.perf_counter()
@@ -159,6 +160,7 @@ async def test_an_unknown_address_takes_as_long_as_a_wrong_password(client: http
     assert unknown > known / 3
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_a_weak_hash_is_replaced_at_login(client: httpx.AsyncClient, ada: User) -> None:
     from argon2 import PasswordHasher
 

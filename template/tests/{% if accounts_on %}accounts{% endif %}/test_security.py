@@ -21,6 +21,7 @@ from tests import ROOT
 PASSWORD = "correct horse battery"
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_a_hash_matches_only_its_password() -> None:
     hashed = await hash_password(PASSWORD)
     assert hashed.startswith("$argon2id$")
@@ -32,6 +33,7 @@ async def test_a_hash_matches_only_its_password() -> None:
     assert needs_rehash("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$" + "A" * 43)
 
 
+@pytest.mark.usefixtures("real_hashes")
 async def test_hashing_does_not_block_the_event_loop() -> None:
     hashing = asyncio.gather(*(hash_password(PASSWORD) for _ in range(4)))
     loop = asyncio.get_running_loop()

@@ -277,6 +277,7 @@ def _command(*arguments: str, url: URL = SOURCE) -> "subprocess.CompletedProcess
     )
 
 
+@pytest.mark.processes
 def test_the_command_creates_lists_and_restores(filled: dict[str, list[Any]], empty: URL) -> None:
     created = _command("create")
     assert created.returncode == 0, created.stderr

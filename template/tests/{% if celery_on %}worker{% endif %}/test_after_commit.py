@@ -23,7 +23,7 @@ from app.tasks.process_task import process_task
 from app.worker import after_commit, job_limit
 from app.worker.job_limit import TooManyJobs
 from app.worker.once import once
-from app.worker.publish import QueueUnavailable, enqueue, status_of
+from app.worker.publish import QueueUnavailable, enqueue, enqueue_many, status_of
 from app.worker.serializer import InvalidArguments
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +71,21 @@ async def test_a_task_leaves_when_the_transaction_is_committed(broker: Any, db: 
     third = await enqueue(process_task.s({}), after_commit=db)
     await db.commit()
     assert _queued(broker) == [first.id, second.id, third.id]
+
+
+async def test_many_tasks_leave_in_one_step_when_the_transaction_is_committed(broker: Any, db: AsyncSession) -> None:
+    signatures = [process_task.s({"number": number}) for number in range(30)]
+    await enqueue_many(signatures, after_commit=db)
+    await db.rollback()
+    results = await enqueue_many(signatures, after_commit=db)
+    assert _queued(broker) == []
+    broker.config_resetstat()
+    await db.commit()
+    assert _queued(broker) == [result.id for result in results]
+    assert broker.info("commandstats")["cmdstat_lpush"]["calls"] == 1
+    status = await status_of(results[-1].id)
+    assert status is not None
+    assert status.status == "PENDING"
 
 
 @pytest.mark.parametrize("end", ["rollback", "close", "invalidate", "exception"])

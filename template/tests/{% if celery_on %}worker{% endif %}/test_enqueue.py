@@ -28,7 +28,7 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker import memory_limit, owners, pipeline, publish
+from app.worker import bulk, memory_limit, owners, pipeline, publish
 from app.worker.job_limit import TooManyJobs
 from app.worker.publish import QueueFull, QueueUnavailable, enqueue, enqueue_many, status_of
 from app.worker.serializer import InvalidArguments
@@ -424,7 +424,7 @@ async def test_many_is_bounded_and_for_tasks(broker: Any, monkeypatch: pytest.Mo
             await enqueue_many([workflow])
     with pytest.raises(InvalidArguments, match="too large"):
         await enqueue_many([process_task.s({"text": "x" * 100_000})])
-    monkeypatch.setattr(publish, "MAX_MANY_BYTES", 100)
+    monkeypatch.setattr(bulk, "MAX_MANY_BYTES", 100)
     with pytest.raises(InvalidArguments, match="more than 100 bytes"):
         await enqueue_many([step])
     assert broker.dbsize() == 0

@@ -133,8 +133,8 @@ async def test_a_job_that_was_not_queued_is_not_counted(ada: str, monkeypatch: p
         raise OperationalError("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("app.worker.publish._queue", away)
-        patched.setattr("app.worker.publish.on_loop", away)
+        patched.setattr("app.worker.sending._queue", away)
+        patched.setattr("app.worker.sending.on_loop", away)
         for job in (process_task.s({}), chain(process_task.s({}), process_task.si({}))) * 4:
             with pytest.raises(Exception, match="does not answer"):
                 await enqueue(job, ada)

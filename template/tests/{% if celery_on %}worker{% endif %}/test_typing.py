@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import celery
+import pytest
 from celery.canvas import Signature
 from celery.result import AsyncResult
 
@@ -117,6 +118,7 @@ async def wrong() -> None:
 """
 
 
+@pytest.mark.processes
 def test_mypy_rejects_each_wrong_call_and_no_right_one(tmp_path: Path) -> None:
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET, encoding="utf-8")

@@ -385,6 +385,7 @@ print(json.dumps({**result, "kib": int(peak[1]), "seconds": seconds}))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the peak memory")
+@pytest.mark.processes
 def test_memory_does_not_grow_with_the_file() -> None:
     """CSV_TEST_BYTES=1073741824 measures with a file of 1 GiB."""
     size = int(os.environ.get("CSV_TEST_BYTES", "67108864"))

@@ -150,6 +150,7 @@ def api(log: Path, *options: str, **environment: str) -> Iterator[str]:
         process.wait(30)
 
 
+@pytest.mark.processes
 def test_metrics_are_served_on_a_separate_port(tmp_path: Path) -> None:
     number = free_port()
     with api(tmp_path / "log", METRICS_API_PORT=str(number)) as address:
@@ -159,6 +160,7 @@ def test_metrics_are_served_on_a_separate_port(tmp_path: Path) -> None:
     assert "WARNING" not in (log := (tmp_path / "log").read_text()), log
 
 
+@pytest.mark.processes
 def test_the_processes_of_one_api_share_their_counters(tmp_path: Path) -> None:
     number = free_port()
     shared = tmp_path / "shared"

@@ -3,7 +3,6 @@
 import base64
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
@@ -12,24 +11,13 @@ from fastapi import FastAPI
 
 from app.api.task_access import TaskViewer, operator_or_owner
 from app.tasks.process_task import process_task
-from app.worker import dead_letters, flow_control, messages
+from app.worker import dead_letters, messages
 from app.worker.broker import QueueUnavailable
 from tests.worker.test_dead_letters import ENDED, received
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("broker")]
 
 UNKNOWN = "0" * 32
-
-
-@pytest.fixture(autouse=True)
-def broker(app: FastAPI) -> Iterator[Any]:
-    """Give a client of the broker's database without data, and let every request come from an operator."""
-    client: Any = flow_control.client()
-    client.flushdb()
-    app.dependency_overrides[operator_or_owner] = lambda: TaskViewer(None)
-    yield client
-    app.dependency_overrides.clear()
-    client.flushdb()
 
 
 def _bury(broker: Any, error: BaseException = ENDED, **message: Any) -> str:

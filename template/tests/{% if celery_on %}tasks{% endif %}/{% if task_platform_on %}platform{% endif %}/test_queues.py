@@ -2,32 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from fastapi import FastAPI
 
-from app.api.task_access import TaskViewer, operator_or_owner
 from app.tasks.process_task import process_task
-from app.worker import flow_control, messages, paused_queues
+from app.worker import messages, paused_queues
 from app.worker.broker import QueueUnavailable
 from app.worker.publish import enqueue
 from app.worker.worker_reports import _SET, _key
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def broker(app: FastAPI) -> Iterator[Any]:
-    """Give a client of the broker's database without data, and let every request come from an operator."""
-    client: Any = flow_control.client()
-    client.flushdb()
-    app.dependency_overrides[operator_or_owner] = lambda: TaskViewer(None)
-    yield client
-    app.dependency_overrides.clear()
-    client.flushdb()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("broker")]
 
 
 async def _queue(client: httpx.AsyncClient, name: str) -> dict[str, Any]:

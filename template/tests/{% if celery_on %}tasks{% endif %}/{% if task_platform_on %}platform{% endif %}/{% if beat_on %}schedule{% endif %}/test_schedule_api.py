@@ -14,23 +14,12 @@ from fastapi import FastAPI
 from app.api.task_access import TaskViewer, operator_or_owner
 from app.core.celery import celery_app
 from app.features.tasks.platform.ui.pages import page_operator
-from app.worker import flow_control, last_runs, liveness, messages, schedule_control
+from app.worker import last_runs, liveness, messages, schedule_control
 from app.worker.broker import QueueUnavailable
 from app.worker.schedule import Scheduler
 from tests.cli.fixtures import RunCli
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def broker(app: FastAPI) -> Iterator[Any]:
-    """Give a client of the broker's database without data, and let every request come from an operator."""
-    client: Any = flow_control.client()
-    client.flushdb()
-    app.dependency_overrides[operator_or_owner] = lambda: TaskViewer(None)
-    yield client
-    app.dependency_overrides.clear()
-    client.flushdb()
 
 
 @pytest.fixture

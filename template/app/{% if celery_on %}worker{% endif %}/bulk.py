@@ -1,0 +1,88 @@
+"""Send up to a thousand tasks' messages in one step."""
+
+import asyncio
+from typing import Any, TypeVar
+
+from app.worker import job_limit, owners, records
+from app.worker.broker import within_limit
+from app.worker.messages import on_loop
+from app.worker.pipeline import Command, Commands, execute
+from app.worker.sending import admit, forget, send
+from app.worker.serializer import InvalidArguments
+from app.worker.typing import AsyncResult
+
+R = TypeVar("R")
+
+MAX_MANY = 1000
+"""Tasks of one call of `enqueue_many` or `cancel_many`."""
+
+MAX_MANY_BYTES = 32 * 1024 * 1024
+"""Bytes of the messages of one call of `enqueue_many`, which Redis takes in one step."""
+
+AT_ONCE = 10
+_RECORDS_AT_ONCE = 300
+"""Of many tasks, between which the event loop does other work."""
+
+
+async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncResult[R]]:
+    task_ids = [job_limit.new_id(signature) for signature in signatures]
+    async with within_limit():
+        await admit(owner, task_ids)
+    to_record: list[Command] = []
+    to_queue: list[Command] = []
+    # Each is in the middle of Celery's `apply_async` until all are sent, so that none is reported as published before.
+    publishing: list[asyncio.Task[AsyncResult[R]]] = []
+    sent = [asyncio.Event() for _ in range(0, len(signatures), AT_ONCE)]
+
+    async def publish(number: int) -> AsyncResult[R]:
+        async def collected(record: list[Command], message: list[Command]) -> None:
+            to_record.extend(record)
+            to_queue.extend(message)
+            await sent[number // AT_ONCE].wait()
+
+        apply_async = signatures[number].apply_async
+        return await on_loop(apply_async, collected, only_direct=True, task_id=task_ids[number])
+
+    try:
+        with owners.owned_by(owner):
+            for number in range(len(signatures)):
+                publishing.append(asyncio.create_task(publish(number)))
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in publishing:
+            if task.done():
+                task.result()
+        await send_many(to_record, in_one_step(to_queue), owner, task_ids)
+        for number, event in enumerate(sent):
+            event.set()
+            await asyncio.gather(*publishing[number * AT_ONCE : (number + 1) * AT_ONCE])
+        return [task.result() for task in publishing]
+    except Exception:
+        await forget(owner, task_ids)
+        raise
+    finally:
+        for task in publishing:
+            task.cancel()
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+
+async def send_many(to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]) -> None:
+    """Store the records, then queue the messages."""
+    async with within_limit():
+        for first in range(0, len(to_record), _RECORDS_AT_ONCE):
+            part = to_record[first : first + _RECORDS_AT_ONCE]
+            await records.check(part, (await execute(Commands(before=part))).before, task_ids)
+        await send([], to_queue, owner, task_ids)
+
+
+def in_one_step(messages: list[Command]) -> list[Command]:
+    """Return the commands that queue all messages or none."""
+    if sum(len(message) for _, _, message in messages) > MAX_MANY_BYTES:
+        raise InvalidArguments(
+            f"the messages have more than {MAX_MANY_BYTES} bytes; call enqueue_many with fewer tasks."
+        )
+    by_queue: dict[str, list[str]] = {}
+    for _, queue, message in messages:
+        by_queue.setdefault(queue, []).append(message)
+    return [("MULTI",), *(("LPUSH", queue, *values) for queue, values in by_queue.items()), ("EXEC",)]

@@ -1,0 +1,187 @@
+"""Send one task's message with its record, and count the job of its owner: what `publish` and its neighbours have in common."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, cast
+
+import structlog
+from celery import current_app
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError, ResponseError
+
+from app.core.config.celery import celery_settings
+from app.worker import idempotency, job_limit, owners, queue_depth, records
+from app.worker.broker import QueueUnavailable, in_thread, within_limit
+from app.worker.flow_control import Duplicate
+from app.worker.idempotency import Key
+from app.worker.messages import Collected, collect, on_loop
+from app.worker.pipeline import Command, Commands, execute, failures
+from app.worker.task import is_in_task
+from app.worker.typing import AsyncResult, Signature
+
+R = TypeVar("R")
+
+_logger = structlog.get_logger(__name__)
+
+
+async def publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
+    task_ids = [job_limit.new_id(signature)]
+    await admit(owner, task_ids)
+
+    async def send_both(to_record: list[Command], messages: list[Command]) -> None:
+        await send(to_record, messages, owner, task_ids)
+
+    try:
+        with owners.owned_by(owner):
+            result: AsyncResult[R] = await on_loop(signature.apply_async, send_both, task_id=task_ids[0])
+    except Exception:
+        await forget(owner, task_ids)
+        raise
+    if isinstance(result, Duplicate):
+        await forget(owner, task_ids)
+    return result
+
+
+async def publish_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
+    earlier = (await execute(Commands(broker=[("GET", key.name)]))).broker
+    raise_first(earlier)
+    if earlier[0] is not None:
+        return queued_task(idempotency.queued_id(earlier[0], key.call, signature.task))
+    if is_depth_limited():
+        await in_thread(queue_depth.check_first, signature)
+    task_ids = [job_limit.new_id(signature)]
+    with owners.owned_by(owner):
+        made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_ids[0])
+    if made.message is None:
+        # A unique task that another call queued: the next call with the key gets it too.
+        value = f"{key.call} {made.result.id}"
+        raise_first((await execute(Commands(broker=[("SET", key.name, value, "NX", "EX", key.expires)]))).broker)
+        return made.result
+    _, queue, message = made.message
+    async with undoing(made.undo):
+        if limited:
+            await admit(owner, task_ids)
+        elif owner:
+            raise_first((await execute(Commands(before=[job_limit.addition(owner, task_ids)]))).before)
+    try:
+        once = idempotency.Once(queue, key.name, f"{key.call} {task_ids[0]}", message)
+        replies = (await execute(Commands(broker=[idempotency.publication([once], key.expires)]))).broker
+        raise_first(replies)
+        (outcome,) = replies[0]
+        if outcome:
+            # Another call was faster.
+            await undo(made.undo)
+            await forget(owner, task_ids)
+            return queued_task(idempotency.queued_id(outcome, key.call, signature.task))
+    except Exception as error:
+        if isinstance(error, ResponseError):
+            # Redis refused it: it is not queued.
+            await undo(made.undo)
+        await forget(owner, task_ids)
+        raise
+    # Not before: the record of a task that is not queued would be wrong. A worker that is faster has stored a state.
+    await send(made.record, [], owner, task_ids)
+    return made.result
+
+
+def publish_in_thread(signature: Signature[R], owner: str | None) -> AsyncResult[R]:
+    if owner is None:
+        return _queue(signature, None)
+    task_id = job_limit.admit(owner, signature)
+    with owners.owned_by(owner):
+        try:
+            result = _queue(signature, task_id)
+        except BaseException:
+            if task_id:
+                with contextlib.suppress(RedisError):
+                    job_limit.remove(owner, task_id)
+            raise
+    if isinstance(result, Duplicate) and task_id:
+        job_limit.remove(owner, task_id)
+    elif task_id:
+        try:
+            job_limit.confirm(owner, task_id)
+        except RedisError as error:
+            # It is queued: after an error the caller would queue it twice.
+            _logger.warning("job_not_counted", task_ids=[task_id], error=repr(error))
+    return result
+
+
+def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
+    options: dict[str, Any] = {"task_id": task_id} if task_id else {}
+    try:
+        result = signature.apply_async(**options)
+    except AttributeError as error:
+        # kombu uses a channel that the failure of another publisher has closed.
+        if error.obj is None and error.name == "client":
+            raise OperationalError("the connection to the broker was closed") from error
+        raise
+    if result.parent is not None:
+        records.record_steps(result, owners.current_owner(None))
+    return result
+
+
+async def send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
+    """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
+    confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
+    is_limited = is_depth_limited()
+    replies = await execute(
+        Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
+    )
+    for error in failures(replies.broker):
+        if isinstance(error, ResponseError):
+            # Redis refused it: it is not queued.
+            await execute(Commands(before=records.forget(task_ids)))
+        raise error
+    if is_limited:
+        queue_depth.check_queued(replies.broker[0])
+    await records.check(to_record, replies.before, task_ids)
+    for error in failures(replies.after):
+        # It is queued: after an error the caller would queue it twice.
+        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
+
+
+async def admit(owner: str | None, task_ids: list[str]) -> None:
+    if owner:
+        replies = await execute(Commands(before=[job_limit.admission(owner, task_ids)]))
+        raise_first(replies.before)
+        job_limit.check_admitted(replies.before[0])
+
+
+async def forget(owner: str | None, task_ids: list[str]) -> None:
+    if owner:
+        await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
+
+
+@contextlib.asynccontextmanager
+async def undoing(commands: list[Command]) -> AsyncIterator[None]:
+    """Undo what was stored for a message that is not sent because of an error in the block."""
+    try:
+        yield
+    except BaseException:
+        await undo(commands)
+        raise
+
+
+async def undo(commands: list[Command]) -> None:
+    if not commands:
+        return
+    try:
+        async with within_limit():
+            raise_first((await execute(Commands(broker=commands))).broker)
+    except QueueUnavailable as error:
+        # What was stored expires.
+        _logger.warning("task_not_forgotten", error=repr(error.__cause__))
+
+
+def is_depth_limited() -> bool:
+    return celery_settings.max_queue_depth > 0 and not is_in_task()
+
+
+def raise_first(replies: list[Any]) -> None:
+    for error in failures(replies):
+        raise error
+
+
+def queued_task(task_id: str) -> AsyncResult[Any]:
+    return cast("AsyncResult[Any]", current_app.AsyncResult(task_id))
