@@ -115,7 +115,8 @@ def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:
     for block in filter(is_test, blocks):
         write_lines(folder / f"test_line_{block.line}.py", "", [block])
     tasks = project / "app" / "tasks" / f"page_{name}.py"
-    write_lines(tasks, f"from tests.pages.{name}.reader import *  # noqa: F403", list(filter(is_task, blocks)))
+    if any(map(is_task, blocks)):
+        write_lines(tasks, f"from tests.pages.{name}.reader import *  # noqa: F403", list(filter(is_task, blocks)))
     steps = [
         {"line": one.line, "language": one.language, "text": one.text, "is_task": is_task(one)}
         for one in blocks
@@ -128,7 +129,16 @@ def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:
 
 
 def _run_pytest(project: Path, servers: Servers) -> str | None:
-    options = ("-q", "--no-header", "--tb=short", "--show-capture=no", "-p", "no:cacheprovider", "--timeout", f"{LIMIT:.0f}")
+    options = (
+        "-q",
+        "--no-header",
+        "--tb=short",
+        "--show-capture=no",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        f"{LIMIT:.0f}",
+    )
     done = subprocess.run(
         ["uv", "run", "--no-sync", "pytest", *options, "tests/pages"],
         cwd=project,

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 from fastapi import APIRouter
 
-from app.main import create_app
 from app.worker.publish import wait_for
 from app.worker.status import TaskStatus
 
@@ -53,6 +52,9 @@ after = Hooks()
 @asynccontextmanager
 async def client_of(router: APIRouter) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of the application with a page's routes."""
+    # This module is imported while the application imports its tasks.
+    from app.main import create_app
+
     app = create_app()
     app.include_router(router)
     # The lifespan of the test's own client has opened what the routes need.
