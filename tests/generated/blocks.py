@@ -7,7 +7,7 @@ import fnmatch
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forge_template import ROOT, working_files
@@ -40,6 +40,8 @@ class Block:
     line: int
     language: str
     text: str
+    # The file that the line before the block names: `app/tasks/order_tasks.py`:
+    file: str | None = None
 
     def __str__(self) -> str:
         """Return where it is, as an editor opens it."""
@@ -122,7 +124,10 @@ def read_blocks(page: str, text: str) -> list[Block]:
             )
             if end is None:
                 raise ValueError(f"{page}:{number + 1}: the block never ends")
-            blocks.append(_block(page, number + 2, fence[2], lines[number + 1 : end]))
+            block = _block(page, number + 2, fence[2], lines[number + 1 : end])
+            before = next((one for one in reversed(lines[:number]) if one.strip()), "")
+            named = re.match(r"`((?:app|tests)/[\w/]+\.py)`.*:$", before)
+            blocks.append(replace(block, file=named[1]) if named else block)
             number = end + 1
         elif line.startswith("    ") and not in_list and (number == 0 or not lines[number - 1].strip()):
             end = number
@@ -164,9 +169,14 @@ def _is_python(text: str) -> bool:
     return any(isinstance(one, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef) for one in body)
 
 
+def is_script(block: Block) -> bool:
+    """Return whether a block is a whole script, which is only parsed."""
+    return block.text.startswith("#!/bin/sh\n")
+
+
 def commands_of(block: Block) -> list[Command]:
     """Return the commands of a block of a shell, and of a text those lines that are commands."""
-    if block.language not in (*COMMANDS, *TEXT):
+    if block.language not in (*COMMANDS, *TEXT) or is_script(block):
         return []
     return [
         command
@@ -177,7 +187,8 @@ def commands_of(block: Block) -> list[Command]:
 
 def _joined(block: Block) -> Iterator[Command]:
     """Yield the lines without comments; a line that ends with a backslash goes on in the next."""
-    first, parts = 0, []
+    first = 0
+    parts: list[str] = []
     for number, line in enumerate(block.text.splitlines()):
         first = first if parts else number
         if line.endswith("\\"):

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,13 @@ def is_test(block: Block) -> bool:
 
 
 def is_task(block: Block) -> bool:
-    """Return whether a worker needs a block."""
-    return re.search(r"^@celery_app\.task|\.conf\.beat_schedule\[", block.text, re.MULTILINE) is not None
+    """Return whether a worker needs a block that its page puts into no file."""
+    return block.file is None and defines_task(block.text)
+
+
+def defines_task(text: str) -> bool:
+    """Return whether a text registers a task or an entry of the schedule."""
+    return re.search(r"^@celery_app\.task|\.conf\.beat_schedule\[", text, re.MULTILINE) is not None
 
 
 def syntax_problem(block: Block) -> str | None:
@@ -89,17 +94,33 @@ def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Serv
     root = project / "tests" / "pages"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    written = []
+    written: list[Path] = []
     try:
         (root / "__init__.py").touch()
         shutil.copy(READERS / "hooks.py", root)
         for page, blocks in blocks_of.items():
+            written += write_files(project, blocks)
             written.append(_write_page(project, page, blocks))
         return _run_pytest(project, servers)
     finally:
         shutil.rmtree(root, ignore_errors=True)
         for path in written:
             path.unlink(missing_ok=True)
+
+
+def write_files(project: Path, blocks: Iterable[Block]) -> list[Path]:
+    """Write the blocks that a page puts into a file, and return the files."""
+    written = []
+    for block in blocks:
+        if block.file:
+            path = project / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A page may show a file in parts.
+            assert path in written or not path.exists(), f"{block}: the project has a {block.file} already"
+            with path.open("a", encoding="utf-8") as file:
+                file.write(block.text)
+            written.append(path)
+    return written
 
 
 def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:
@@ -112,20 +133,32 @@ def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:
     (folder / "__init__.py").touch()
     (folder / "reader.py").write_text(given, encoding="utf-8")
     shutil.copy(READERS / "run_page.py", folder / "test_page.py")
-    for block in filter(is_test, blocks):
+    for block in blocks:
+        if not is_test(block):
+            continue
+        if block.file:
+            # Under its own name: the folder's modules are all that is run.
+            (project / block.file).unlink()
         write_lines(folder / f"test_line_{block.line}.py", "", [block])
     tasks = project / "app" / "tasks" / f"page_{name}.py"
-    if any(map(is_task, blocks)):
+    if any(map(is_task, blocks)) or defines_task(given):
         write_lines(tasks, f"from tests.pages.{name}.reader import *  # noqa: F403", list(filter(is_task, blocks)))
     steps = [
-        {"line": one.line, "language": one.language, "text": one.text, "is_task": is_task(one)}
+        {"line": one.line, "language": one.language, "text": one.text, "module": _module(one, tasks)}
         for one in blocks
         if not is_test(one)
     ]
     queues = re.search(r"\benqueue|\.delay\(|\.apply_async\(", given + "".join(block.text for block in blocks))
-    content = {"page": page, "tasks": f"app.tasks.{tasks.stem}", "blocks": steps, "needs_worker": bool(queues)}
+    content = {"page": page, "blocks": steps, "needs_worker": bool(queues)}
     (folder / "page.json").write_text(json.dumps(content), encoding="utf-8")
     return tasks
+
+
+def _module(block: Block, tasks: Path) -> str | None:
+    """Return the module that has a block, or None for one that is run where it stands."""
+    if block.file:
+        return block.file.removesuffix(".py").replace("/", ".")
+    return f"app.tasks.{tasks.stem}" if is_task(block) else None
 
 
 def _run_pytest(project: Path, servers: Servers) -> str | None:

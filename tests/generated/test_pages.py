@@ -32,6 +32,7 @@ from tests.generated.blocks import (
     Listed,
     commands_of,
     inline_commands,
+    is_script,
     problem_of,
     read_blocks,
     read_pages,
@@ -39,7 +40,15 @@ from tests.generated.blocks import (
 )
 from tests.generated.life import find_python, free_port, install, wait_until
 from tests.generated.page import follow_features_page
-from tests.generated.python_pages import is_task, run_pages, running_servers, syntax_problem, write_lines
+from tests.generated.python_pages import (
+    defines_task,
+    is_task,
+    run_pages,
+    running_servers,
+    syntax_problem,
+    write_files,
+    write_lines,
+)
 
 COMMAND_LIMIT = 120.0
 
@@ -203,7 +212,7 @@ def test_every_block_has_a_language_that_is_tested(blocks: list[Block]) -> None:
 def test_every_listed_command_is_on_a_page_and_its_proof_exists(
     rendered: Path, pages: dict[str, str], blocks: list[Block]
 ) -> None:
-    things = [*blocks, *all_commands(pages, blocks)]
+    things: list[Block | Command] = [*blocks, *all_commands(pages, blocks)]
     stale = [entry for entry in LISTED if not any(listed(thing) is entry for thing in things)]
     assert stale == [], "no page has these any more: remove the entries"
     assert [problem for entry in LISTED if (problem := entry.problem(rendered))] == []
@@ -218,6 +227,8 @@ def test_every_block_of_data_is_valid(rendered: Path, blocks: list[Block]) -> No
                 assert isinstance(document, dict | list), block
                 if isinstance(document, dict) and "services" in document:
                     assert set(document["services"]) <= services, f"{block}: docker-compose.yml has no such service"
+        elif is_script(block):
+            subprocess.run(["sh", "-n"], input=block.text, text=True, check=True)
         elif block.language == "json":
             json.loads(block.text)
         elif block.language == "toml":
@@ -250,6 +261,8 @@ def test_every_compose_command_names_services_that_exist(
         verb = next((word for word in words[2:] if word in verbs), None)
         if verb is None:
             continue
+        # An option with a value.
+        words = shlex.split(re.sub(r" --(since|until|tail|scale|user) \S+", "", command.text))
         named = [word for word in words[words.index(verb) + 1 :] if not word.startswith("-") and "=" not in word]
         assert set(named[:1] if verb in {"run", "exec"} else named) <= services, command
 
@@ -279,7 +292,7 @@ def test_the_python_of_every_page_runs(
     for block in blocks:
         if block.language in {"python", "sql"} and listed(block) is None:
             by_page.setdefault(block.page, []).append(block)
-    alone = [page for page, found in by_page.items() if any(map(is_task, found))]
+    alone = [page for page, found in by_page.items() if any(defines_task(one.text) for one in found)]
     groups = [[page] for page in alone] + [[page for page in by_page if page not in alone]]
     failures = []
     with running_servers(project, scratch) as servers:
@@ -403,14 +416,18 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
     (project / "orders.csv").write_text("id,email,amount\n1,ada@example.com,9.50\n2,short\n", encoding="utf-8")
     with_requests = {block.page for block in blocks if block.language == "http"}
     tasks = [block for block in blocks if block.page in with_requests and block.language == "python" and is_task(block)]
-    write_lines(project / "app" / "tasks" / "page_requests.py", "", tasks)
+    requested = project / "app" / "tasks" / "page_requests.py"
+    write_lines(requested, "", tasks)
+    in_files = [block for block in blocks if listed(block) is None and block.language == "python"]
+    written = [requested, *write_files(project, [block for block in in_files if (block.file or "").startswith("app/")])]
     picture = "from PIL import Image; Image.new('RGB', (600, 400), 'red').save('photo.jpg')"
     subprocess.run(["uv", "run", "python", "-c", picture], cwd=project, env=project_environment(), check=True)
     running = Dev(project, tmp_path_factory.mktemp("dev") / "log")
     yield running
     os.killpg(running.process.pid, signal.SIGINT)
     running.process.wait(60)
-    (project / "app" / "tasks" / "page_requests.py").unlink()
+    for path in written:
+        path.unlink()
 
 
 @pytest.mark.matrix
@@ -463,7 +480,7 @@ def coverage(pages: dict[str, str], blocks: list[Block]) -> dict[str, Counter[st
             continue
         if listed(block):
             kind = "listed"
-        elif block.language in PARSED:
+        elif block.language in PARSED or is_script(block):
             kind = "parsed"
         else:
             kind = "run" if block.language in {"python", "sql", "http"} else "text"

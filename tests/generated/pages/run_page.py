@@ -33,8 +33,8 @@ async def test_the_page(request: pytest.FixtureRequest, client: httpx.AsyncClien
         if block["language"] == "sql":
             async with session_scope() as db:
                 await db.execute(text(block["text"]))
-        elif block["is_task"]:
-            names.update(vars(importlib.import_module(PAGE["tasks"])))
+        elif block["module"]:
+            names.update(vars(importlib.import_module(block["module"])))
         else:
             await run(block, names)
         await after.run(reader.__name__, block["text"], names)
