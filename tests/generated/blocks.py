@@ -102,10 +102,10 @@ def read_pages(project: Path) -> dict[str, str]:
     own = [name for name in working_files("*.md") if not name.startswith(("template/", "tests/", "docs/project/"))]
     first = [project / "README.md", project / "docs" / "features.md", project / "docs" / "accounts.md"]
     rest = [page for page in sorted((project / "docs").rglob("*.md")) if page not in first]
-    found = {name: (ROOT / name).read_text(encoding="utf-8") for name in own if name != "CHANGELOG.md"}
-    for page in (*first, *rest):
-        found[f"project/{page.relative_to(project)}"] = page.read_text(encoding="utf-8")
-    return found
+    found = {f"project/{page.relative_to(project)}": page for page in (*first, *rest)}
+    # After those, as some go on where they end: with a user who has registered, say.
+    found.update({name: ROOT / name for name in own if name != "CHANGELOG.md"})
+    return {name: page.read_text(encoding="utf-8") for name, page in found.items()}
 
 
 def read_blocks(page: str, text: str) -> list[Block]:
