@@ -441,7 +441,12 @@ def test_every_command_of_the_pages_runs_beside_make_dev(
     steps: list[Block | Command] = [*requests, *all_commands(pages, blocks)]
     steps.sort(key=lambda one: (order[one.page], isinstance(one, Command) and one.is_inline, one.line))
     problems = []
+    ran = set()
     for step in steps:
+        # Many pages name the same command; a request may differ by what was answered before.
+        if isinstance(step, Command) and step.text in ran and not step.text.startswith("curl "):
+            continue
+        ran.add(step.text)
         try:
             if isinstance(step, Block):
                 for request in requests_of(step):
