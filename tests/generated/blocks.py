@@ -166,7 +166,8 @@ def _is_python(text: str) -> bool:
         body = ast.parse(text).body
     except SyntaxError:
         return False
-    return any(isinstance(one, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef) for one in body)
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Await)
+    return any(isinstance(one.value if isinstance(one, ast.Expr) else one, kinds) for one in body)
 
 
 def is_script(block: Block) -> bool:

@@ -137,7 +137,7 @@ LISTED = (
         "tests/generated/test_compose.py::test_the_worker_makes_a_backup",
     ),
     Listed(
-        r"docker compose exec postgres psql .*",
+        r"docker compose exec (postgres psql|redis sh -c) .*",
         "asks for a password",
         "tests/generated/test_compose.py::test_data_outlives_the_containers",
     ),
@@ -205,7 +205,7 @@ def all_commands(pages: dict[str, str], blocks: list[Block]) -> list[Command]:
 
 
 def test_every_block_has_a_language_that_is_tested(blocks: list[Block]) -> None:
-    assert [problem for block in blocks if (problem := problem_of(block))] == []
+    assert [problem for block in blocks if listed(block) is None and (problem := problem_of(block))] == []
     assert [problem for block in blocks if block.language == "python" and (problem := syntax_problem(block))] == []
 
 

@@ -4,23 +4,15 @@ from app.core.celery import celery_app
 from app.worker.publish import enqueue
 from tests.pages.hooks import Names, after, before, client_of, ended
 
-invoice_id = 7
-invoice_ids = [1, 2, 3]
-user_id = 1
-owner = "user-1"
 code = "K7XW-2MQ4"
+owner = "user-1"
+user_id = 1
 
 
-@celery_app.task(name="invoice.render")
-def render_invoice(invoice_id: int) -> str:
-    """Render an invoice."""
-    return f"invoice-{invoice_id}.pdf"
-
-
-@celery_app.task(name="invoice.fail")
+@celery_app.task(name="page.fail")
 def fail() -> None:
     """Fail."""
-    raise ValueError("no invoice")
+    raise ValueError("no document")
 
 
 @after('"/summaries"')
@@ -30,63 +22,39 @@ async def the_route_queues(names: Names) -> None:
     assert (await ended(answer.json()["task_id"])).status == "SUCCESS"
 
 
-@after("enqueue_many([")
-async def all_are_queued(names: Names) -> None:
-    assert [(await ended(one.id)).result for one in names["results"]] == [f"invoice-{n}.pdf" for n in invoice_ids]
+@after('"/documents/{number}/summary"')
+async def the_route_wants_a_login(names: Names) -> None:
+    async with client_of(names["router"]) as client:
+        assert (await client.post("/documents/7/summary")).status_code == 401
 
 
-@before("status_of(task_id)")
-async def a_task_has_ended(names: Names) -> Names:
-    task_id = (await enqueue(render_invoice.s(8))).id
-    await ended(task_id)
-    return {"task_id": task_id}
+@after("async def result_of")
+async def results_come_back(names: Names) -> None:
+    (task_id,) = await names["queue_many"]([{"number": 7}])
+    assert (await names["result_of"](task_id))["values"] == 1
+    await names["show"](task_id)
 
 
-@after("wait_for(result.id")
-async def it_has_ended(names: Names) -> None:
-    assert names["status"].result == "invoice-7.pdf"
+@after("async def stop")
+async def a_waiting_task_is_revoked(names: Names) -> None:
+    assert await names["stop"](await names["queue_one"]()) == "REVOKED"
+    assert await names["stop"]("no such task") == "unknown"
 
 
-@before("cancel(task_id)")
-async def a_task_waits(names: Names) -> Names:
-    return {"task_id": (await enqueue(render_invoice.s(9).set(countdown=600))).id}
-
-
-@after("cancel(task_id)")
-async def it_is_revoked(names: Names) -> None:
-    assert names["status"].status == "REVOKED"
-
-
-@before("retry(task_id)")
-async def a_task_has_failed(names: Names) -> Names:
+@after("async def run_again")
+async def a_failed_task_runs_again_as_a_new_one(names: Names) -> None:
     task_id = (await enqueue(fail.s())).id
     assert (await ended(task_id)).status == "FAILURE"
-    return {"task_id": task_id}
-
-
-@after("retry(task_id)")
-async def it_is_a_new_task(names: Names) -> None:
-    assert names["result"].id != names["task_id"]
+    assert (await ended(await names["run_again"](task_id))).task_id != task_id
 
 
 @before("enqueue(backup_database.s())")
 async def the_tasks_are_imported(names: Names) -> Names:
-    from app.tasks.backup_task import backup_database
-    from app.tasks.cleanup_task import cleanup_old_sessions
-    from app.tasks.data_processing_task import process_csv_file
-    from app.tasks.email_tasks import send_verification_email
-    from app.tasks.image_task import generate_thumbnails, resize_image
-    from app.tasks.notification_task import send_bulk_notifications, send_push_notification
-    from app.tasks.report_task import generate_monthly_report
+    from app.tasks import backup_task, cleanup_task, data_processing_task, email_tasks, image_task, notification_task
+    from app.tasks import report_task
 
-    return {
-        "backup_database": backup_database,
-        "cleanup_old_sessions": cleanup_old_sessions,
-        "generate_monthly_report": generate_monthly_report,
-        "generate_thumbnails": generate_thumbnails,
-        "process_csv_file": process_csv_file,
-        "resize_image": resize_image,
-        "send_bulk_notifications": send_bulk_notifications,
-        "send_push_notification": send_push_notification,
-        "send_verification_email": send_verification_email,
-    }
+    modules = (
+        *(backup_task, cleanup_task, data_processing_task, email_tasks),
+        *(image_task, notification_task, report_task),
+    )
+    return {name: value for module in modules for name, value in vars(module).items() if not name.startswith("_")}
