@@ -74,7 +74,7 @@ LISTED = (
     # Forge's own commands.
     Listed(r"make (setup|check|test|matrix)( ARGS=.*)?", "runs this test", ".ci/run::make matrix", FORGE),
     Listed(
-        r"make (demo|pictures|pins|release|chaos|fuzz|bench)( .*)?",
+        r"make (demo|docs|pictures|pins|release|chaos|fuzz|bench)( .*)?",
         "takes minutes, or changes the repository",
         MAKE,
         FORGE,
@@ -86,7 +86,7 @@ LISTED = (
         FORGE,
     ),
     Listed(
-        r"cd myapp && make dev",
+        r"cd myapp && (git init .* && )?make dev",
         "is the server that the commands need",
         f"{DEVTOOLS}::test_make_dev_starts_everything_and_leaves_no_process",
         FORGE,
@@ -124,6 +124,23 @@ LISTED = (
         "tests/update/test_recovery.py::test_killed_undone_and_run_again",
     ),
     Listed(
+        r"uvx --with .* check-update.*",
+        "needs a release",
+        "tests/update/test_options.py::test_check_update_and_pretend_change_nothing",
+    ),
+    Listed(r"(UV_OFFLINE=1 )?make update.*", "needs a release", UPDATE),
+    Listed(
+        r"git (status|switch|rm|mv|add|commit|diff|checkout|revert)\b.*|uv (sync|lock)",
+        "changes the reader's repository",
+        "tests/update/test_make_update.py::test_the_lock_follows_what_is_merged",
+        FORGE,
+    ),
+    Listed(
+        r"uv run alembic stamp --purge app@head",
+        "changes which revisions a database has",
+        "project/tests/core/test_migrations.py::test_own_revisions_upgrade_and_downgrade_next_to_the_templates",
+    ),
+    Listed(
         r"source .venv/bin/activate|my-app --install-completion",
         "changes the reader's shell",
         "project/tests/cli/test_cli.py::test_a_shell_completes_commands",
@@ -151,7 +168,21 @@ LISTED = (
         "is a health check of a container",
         "project/tests/core/test_probe.py::test_only_a_fresh_heartbeat_is_healthy",
     ),
-    # Kubernetes and other machines.
+    Listed(
+        r"docker build .*",
+        "needs a Docker engine",
+        "tests/generated/test_compose.py::test_the_image_holds_what_runs_and_nothing_else",
+    ),
+    # Kubernetes, systemd and other machines.
+    Listed(
+        r"cd /srv/my-app|git clone .*|systemctl .*|systemd-run .*|curl --fail http://127.0.0.1:8000/ready",
+        "needs systemd",
+        "project/tests/core/test_docs.py::SYSTEMD",
+        "project/docs/deployment.md",
+    ),
+    Listed(
+        r"redis-cli .*", "needs the server's own client", "tests/generated/test_compose.py::test_redis_is_a_queue_s"
+    ),
     Listed(r"kubectl .*", "needs a cluster", KUBERNETES),
     Listed(r"ssh .*", "needs another machine", "tests/generated/test_compose.py::test_flower_wants_a_login"),
 )
@@ -160,11 +191,22 @@ MAY_FAIL = (
     # Development is not safe for production.
     r"make audit.*|ENVIRONMENT=production .*app.audit|uv run my-app audit .*",
 )
+# What has the same answer each time, and takes seconds.
+REPEATED = r"make audit|.*app.audit|uv run alembic .*|.* (list|workers|--help|operators)( .*)?"
+# What runs until somebody stops it: the test does, after some seconds.
+STARTS = r"uv run python -m app.worker (worker|beat) .*|make (worker|beat|flower)"
+START_LIMIT = 20
+# Names in capitals that no answer gives.
+GIVEN = {
+    r"queues (pause|resume) NAME": ("NAME", "default"),
+    r"(tasks|dead) .*NAME": ("NAME", "page.fail"),
+    r"schedule run ENTRY": ("ENTRY", "schedule-heartbeat"),
+}
 # Inline code that names a program and is no command that anybody types as it stands.
 NAMES = (
-    r"uv (run|sync)|uv run my-app|celery|copier (copy|update|recopy)( …)?|docker inspect|git (archive|add|merge|merge-tree|diff-tree -M).*",
+    r"uv (run|sync)|uv run my-app|celery|copier (copy|update|recopy|check-update)( …)?|docker inspect|git (archive|add|merge|merge-tree|diff-tree -M).*",
     r"git (read-tree --reset -u|diff --no-index .*|init -b main .*)|python migrations STAGE …|python -m app.worker|make (worker|beat)",
-    r"celery (control .*|inspect|-A app.core.celery:celery_app)|alembic upgrade heads|docker compose up --scale celery_worker=4",
+    r"celery (control .*|control|multi|inspect|-A app.core.celery:celery_app)|alembic (upgrade heads|downgrade)|docker compose up --scale celery_worker=4",
 )
 
 
@@ -307,6 +349,17 @@ def test_the_python_of_every_page_runs(
     assert failures == [], "\n\n".join(failures)
 
 
+# A task whose messages become dead letters.
+FAILS = """
+from app.core.celery import celery_app
+
+
+@celery_app.task(name="page.fail", dead_letter=True)
+def fail() -> None:
+    raise ValueError("no order")
+"""
+
+
 class Dev:
     """A running `make dev`, and a terminal beside it."""
 
@@ -335,6 +388,9 @@ class Dev:
         """Run a command of a page as its reader does, with what earlier answers said in place of the names in capitals."""
         command = self.completed(command)
         command = re.sub(r"http://(127\.0\.0\.1|localhost):8000", f"http://127.0.0.1:{self.port}", command)
+        if re.fullmatch(STARTS, command):
+            # 124: timeout has stopped it.
+            command = f"timeout --signal=INT --kill-after=30 {START_LIMIT} {command}; [ $? = 124 ]"
         command = command.replace("curl ", "curl --silent --show-error --fail-with-body ")
         assigned = re.fullmatch(r"([A-Z_]+)=(\S*)", command)
         if assigned:
@@ -383,6 +439,11 @@ class Dev:
         """Return a text with the values of the names in capitals that earlier answers gave."""
         if re.search(r"\bCODE\b", text):
             self.known["CODE"] = self._code()
+        if re.search(r"\bdead \w+ ID\b", text):
+            self.known["ID"] = self._dead_letter()
+        for pattern, (name, value) in GIVEN.items():
+            if re.search(pattern, text):
+                text = re.sub(rf"\b{name}\b", value, text)
         for name, value in self.known.items():
             if name[0] != "$":
                 text = re.sub(rf"(?<![$])\b{name}\b", value, text)
@@ -394,6 +455,26 @@ class Dev:
             found = re.search(pattern, answer)
             if found:
                 self.known[name] = found[1]
+
+    def _dead_letter(self) -> str:
+        """Return the id of a dead letter, of a task that fails."""
+        found: list[str] = []
+
+        def is_dead() -> bool:
+            listed = subprocess.run(
+                ["uv", "run", "my-app", "dead", "list", "--json"],
+                cwd=self.project,
+                env=project_environment(),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            ).stdout
+            found.extend(re.findall(r'"id":\s*"([^"]+)"', listed))
+            return bool(found)
+
+        self.run("uv run my-app tasks send page.fail")
+        wait_until("a dead letter", is_dead, self.process, 60)
+        return found[0]
 
     def _code(self) -> str:
         """Return the last code that was mailed."""
@@ -418,6 +499,8 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
     tasks = [block for block in blocks if block.page in with_requests and block.language == "python" and is_task(block)]
     requested = project / "app" / "tasks" / "page_requests.py"
     write_lines(requested, "", tasks)
+    with requested.open("a", encoding="utf-8") as file:
+        file.write(FAILS)
     in_files = [block for block in blocks if listed(block) is None and block.language == "python"]
     written = [requested, *write_files(project, [block for block in in_files if (block.file or "").startswith("app/")])]
     picture = "from PIL import Image; Image.new('RGB', (600, 400), 'red').save('photo.jpg')"
@@ -443,8 +526,8 @@ def test_every_command_of_the_pages_runs_beside_make_dev(
     problems = []
     ran = set()
     for step in steps:
-        # Many pages name the same command; a request may differ by what was answered before.
-        if isinstance(step, Command) and step.text in ran and not step.text.startswith("curl "):
+        # Many pages name the same command.
+        if isinstance(step, Command) and step.text in ran and re.fullmatch(REPEATED, step.text):
             continue
         ran.add(step.text)
         try:

@@ -50,8 +50,15 @@ async def a_failed_task_runs_again_as_a_new_one(names: Names) -> None:
 
 @before("enqueue(backup_database.s())")
 async def the_tasks_are_imported(names: Names) -> Names:
-    from app.tasks import backup_task, cleanup_task, data_processing_task, email_tasks, image_task, notification_task
-    from app.tasks import report_task
+    from app.tasks import (
+        backup_task,
+        cleanup_task,
+        data_processing_task,
+        email_tasks,
+        image_task,
+        notification_task,
+        report_task,
+    )
 
     modules = (
         *(backup_task, cleanup_task, data_processing_task, email_tasks),
