@@ -177,7 +177,7 @@ LISTED = (
     Listed(
         r"cd /srv/my-app|git clone .*|systemctl .*|systemd-run .*|curl --fail http://127.0.0.1:8000/ready",
         "needs systemd",
-        "project/tests/core/test_docs.py::SYSTEMD",
+        "tests/copy/test_systemd.py::test_systemd_accepts_every_unit",
         "project/docs/deployment.md",
     ),
     Listed(
@@ -189,7 +189,7 @@ LISTED = (
 # What a command of the pages may answer beside success.
 MAY_FAIL = (
     # Development is not safe for production.
-    r"make audit.*|ENVIRONMENT=production .*app.audit|uv run my-app audit .*",
+    r"make audit.*|(ENVIRONMENT=production )?uv run python -m app.audit.*|uv run my-app audit .*",
 )
 # What has the same answer each time, and takes seconds.
 REPEATED = r"make audit|.*app.audit|uv run alembic .*|.* (list|workers|--help|operators)( .*)?"
@@ -207,6 +207,7 @@ NAMES = (
     r"uv (run|sync)|uv run my-app|celery|copier (copy|update|recopy|check-update)( …)?|docker inspect|git (archive|add|merge|merge-tree|diff-tree -M).*",
     r"git (read-tree --reset -u|diff --no-index .*|init -b main .*)|python migrations STAGE …|python -m app.worker|make (worker|beat)",
     r"celery (control .*|control|multi|inspect|-A app.core.celery:celery_app)|alembic (upgrade heads|downgrade)|docker compose up --scale celery_worker=4",
+    r"python -m app\.(audit|features\.backup)|python -I app/probe\.py|alembic downgrade",
 )
 
 
