@@ -442,6 +442,10 @@ class Dev:
             self.known["CODE"] = self._code()
         if re.search(r"\bdead \w+ ID\b", text):
             self.known["ID"] = self._dead_letter()
+        if "tasks cancel TASK_ID" in text:
+            self.known["TASK_ID"] = self._sent("--countdown", "600", state="PENDING")
+        if "tasks retry TASK_ID" in text:
+            self.known["TASK_ID"] = self._sent(state="FAILURE")
         for pattern, (name, value) in GIVEN.items():
             if re.search(pattern, text):
                 text = re.sub(rf"\b{name}\b", value, text)
@@ -457,24 +461,32 @@ class Dev:
             if found:
                 self.known[name] = found[1]
 
+    def _cli(self, *arguments: str) -> str:
+        """Return what the project's command line prints."""
+        done = ["uv", "run", "my-app", *arguments]
+        return subprocess.run(
+            done, cwd=self.project, env=project_environment(), stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+    def _sent(self, *options: str, state: str) -> str:
+        """Return the id of a task that fails, once it has a state."""
+        sent = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", self._cli("tasks", "send", "page.fail", *options))
+        assert sent
+        wait_until(
+            f"a task that is {state}", lambda: state in self._cli("tasks", "show", sent[0]), self.process, COMMAND_LIMIT
+        )
+        return sent[0]
+
     def _dead_letter(self) -> str:
-        """Return the id of a dead letter, of a task that fails."""
+        """Return the id of a dead letter."""
+        self._sent(state="FAILURE")
         found: list[str] = []
 
         def is_dead() -> bool:
-            listed = subprocess.run(
-                ["uv", "run", "my-app", "dead", "list", "--json"],
-                cwd=self.project,
-                env=project_environment(),
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            ).stdout
-            found.extend(re.findall(r'"id":\s*"([^"]+)"', listed))
+            found.extend(re.findall(r'"id":\s*"([^"]+)"', self._cli("dead", "list", "--json")))
             return bool(found)
 
-        self.run("uv run my-app tasks send page.fail")
-        wait_until("a dead letter", is_dead, self.process, 60)
+        wait_until("a dead letter", is_dead, self.process, COMMAND_LIMIT)
         return found[0]
 
     def _code(self) -> str:
