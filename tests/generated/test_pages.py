@@ -71,6 +71,18 @@ LISTED = (
         "tests/copy/test_add_a_feature.py::test_a_feature_touches_at_most_ten_places",
         "docs/add-a-feature.md",
     ),
+    Listed(
+        r"render_invoice\.delay\(.7.\)",
+        "shows what mypy refuses",
+        "project/tests/worker/test_typing.py::test_mypy_rejects_each_wrong_call_and_no_right_one",
+        "project/docs/write-a-task.md",
+    ),
+    Listed(
+        r'"""What the shop adds to the API',
+        "shows a module of the reader's",
+        LIFE,
+        "docs/moving-from-another-template.md",
+    ),
     # Forge's own commands.
     Listed(r"make (setup|check|test|matrix)( ARGS=.*)?", "runs this test", ".ci/run::make matrix", FORGE),
     Listed(
@@ -570,9 +582,14 @@ def test_flower_stops_tasks_for_who_has_its_login(project: Path, dev: Dev) -> No
     assert httpx.post(url, auth=("dev", password)).status_code == 200
 
 
+KINDS = ("run", "parsed", "listed", "text", "run inline", "listed inline")
+
+
 def coverage(pages: dict[str, str], blocks: list[Block]) -> dict[str, Counter[str]]:
     """Return how many blocks and commands of each page run, are parsed, are listed, and are text."""
     counts: dict[str, Counter[str]] = {page: Counter() for page in pages}
+    for command in (one for page, text in pages.items() for one in inline_commands(page, text) if not is_name(one)):
+        counts[command.page]["listed inline" if listed(command) else "run inline"] += 1
     for block in blocks:
         commands = commands_of(block)
         for command in commands:
@@ -593,5 +610,5 @@ def test_the_counts_of_each_page_are_printed(pages: dict[str, str], blocks: list
     """Read them with `-s`."""
     counts: dict[str, Any] = coverage(pages, blocks)
     for page, found in counts.items():
-        print(f"{page:40} " + "  ".join(f"{kind} {found[kind]:3}" for kind in ("run", "parsed", "listed", "text")))
+        print(f"{page:40} " + "  ".join(f"{kind} {found[kind]:3}" for kind in KINDS))
     assert sum(found["run"] for found in counts.values()) >= 90
