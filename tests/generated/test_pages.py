@@ -378,6 +378,7 @@ class Dev:
 
     def __init__(self, project: Path, log: Path) -> None:
         self.project = project
+        self.log = log
         self.port = free_port()
         ports = {
             name: str(free_port()) for name in ("FLOWER_PORT", "EMAIL_PORT", "METRICS_API_PORT", "METRICS_WORKER_PORT")
@@ -569,7 +570,10 @@ def test_every_command_of_the_pages_runs_beside_make_dev(
             problems.append(
                 f"{step}\n{error}\nMake it run in a project's folder, or list it in {__name__} with its proof."
             )
-    assert problems == [], "\n\n".join(problems)
+    # The reason of a 500 is in the log only.
+    log = dev.log.read_text(encoding="utf-8", errors="replace")
+    errors = [line for line in log.splitlines() if re.search(r"Traceback|Error|critical", line)]
+    assert problems == [], "\n\n".join([*problems, *errors[-30:]])
     assert httpx.get(f"http://127.0.0.1:{dev.port}/health").json() == {"status": "ok"}
 
 
