@@ -20,7 +20,7 @@ from tests.copy.test_render import combinations, name
 PAGES = [page for page in working_files("*.md") if not page.startswith(("template/", "tests/"))]
 # Those of projects have the commands of a project.
 OWN_PAGES = [page for page in PAGES if not page.startswith("docs/project/")]
-OF_A_PROJECT = {"audit", "beat", "dev", "flower", "secrets", "update", "worker"}
+OF_A_PROJECT = {"audit", "beat", "dev", "flower", "migrate", "revision", "secrets", "update", "worker"}
 EXAMPLES = sorted((ROOT / "examples").glob("*.yml"))
 
 
