@@ -18,7 +18,7 @@ from email.policy import default
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 import yaml
 
