@@ -92,29 +92,29 @@ def parts_of_a_project() -> str:
         _box(438, 40, 190, 62, "Redis: broker", ["queues high, default, long", "dead letters"], "server"),
         _box(438, 122, 190, 46, "Redis: results", ["results, records of tasks"], "server"),
         _box(438, 188, 190, 30, "Redis: cache", [], "server"),
+        _box(706, 26, 178, 46, "Beat", ["queues what is scheduled"], "forge"),
         _box(
             706,
-            26,
+            100,
             178,
             84,
             "Workers",
             ["app/tasks/*.py, def and", "async def; acknowledge", "after the task has ended"],
             "forge",
         ),
-        _box(706, 156, 178, 62, "Beat", ["queues scheduled tasks;", "exactly one runs"], "forge"),
-        _box(438, 262, 190, 62, "PostgreSQL", ["your tables, accounts,", "outbox"], "server"),
-        _box(706, 262, 178, 62, "Flower, Prometheus", ["OpenTelemetry, Sentry:", "each where you choose it"], "server"),
+        _box(438, 262, 190, 62, "PostgreSQL", ["your tables, accounts,", "tasks to queue (outbox)"], "server"),
+        _box(706, 262, 178, 62, "Watch it with", ["Flower, Prometheus,", "Sentry, OpenTelemetry"], "server"),
     ]
     paths = [
         _path((140, 140), (190, 140)),
         _path((360, 110), (438, 78), label="queue", at=(380, 82)),
         _path((438, 146), (360, 146), label="status", at=(382, 140)),
         _path((360, 176), (438, 202)),
-        _path((628, 62), (706, 62), label="take", at=(652, 56)),
-        _path((706, 98), (628, 138), label="store", at=(668, 134)),
-        _path((706, 176), (628, 96)),
+        _path((706, 52), (628, 56)),
+        _path((628, 86), (706, 118), label="take", at=(654, 92)),
+        _path((706, 146), (628, 146), label="store", at=(652, 140)),
         _path((275, 194), (438, 284), label="commit", at=(318, 252)),
-        _path((884, 80), (906, 80), (906, 240), (650, 240), (606, 262)),
+        _path((740, 184), (740, 232), (600, 232), (600, 262)),
     ]
     return _document("The parts of a generated project", 920, 340, _STYLE, [_ARROW, _card(920, 340), *paths, *boxes])
 

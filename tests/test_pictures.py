@@ -24,7 +24,15 @@ DEMO_LIMIT = 400.0
 _STEP = re.compile(r"\[ *(\d+\.\d) s\]")
 # Of a run: ids, ports, times, and how many files there are.
 _VARIES = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+(\.\d+)*")
-NEXT = "v9.0.0"
+NEXT = "v0.99.0"
+NOTES = """from engine.release import Release
+
+RELEASE = Release(
+    "0.99.0",
+    changes=("Workers take eight messages for each process in advance.",),
+    steps=("Run `uv sync`, and commit uv.lock with the update.",),
+)
+"""
 PREFETCH = "worker_prefetch_multiplier=4"
 INVOICES = """from app.core.celery import celery_app
 
@@ -74,7 +82,7 @@ def test_the_demo() -> None:
         step = _STEP.match(line)
         assert step, f"a line without its time: {line}"
         lines.append(Line(line, "strong" if "SUCCESS" in line else "", float(step[1])))
-    kept("demo.svg", terminal("make demo", lines, speed=4))
+    kept("demo.svg", terminal("make demo", lines, speed=10))
 
 
 @pytest.mark.matrix
@@ -101,6 +109,7 @@ def _next_release(template: Path) -> None:
     _replace(celery, PREFETCH, PREFETCH.replace("4", "8"))
     (compose,) = (template / "template").glob("*docker-compose.yml*")
     _replace(compose, "retries: 3", "retries: 5")
+    (template / "migrations" / "releases" / "v0_99_0.py").write_text(NOTES, encoding="utf-8")
 
 
 def _replace(path: Path, old: str, new: str) -> None:
