@@ -176,3 +176,22 @@ def test_every_make_command_exists(page: str) -> None:
     """Here or in a project."""
     named = set(re.findall(r"(?:^    |^|`)make ([a-z-]+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE))
     assert named - make_targets("Makefile") - make_targets("template/Makefile.jinja") == set()
+
+
+def test_no_task_of_a_page_has_the_name_of_one_in_a_test() -> None:
+    """A reader may paste it: the project's own tests would then register its name again, which Celery warns about."""
+    register = re.compile(r"\.task\([^)]*?name=\"([^\"]+)\"", re.DOTALL)
+    pages = {
+        name
+        for page in [*working_files("docs"), "README.md"]
+        if page.endswith(".md")
+        for name in register.findall((ROOT / page).read_text(encoding="utf-8"))
+    }
+    tests = {
+        name
+        for file in working_files("template/tests")
+        for name in register.findall((ROOT / file).read_text(encoding="utf-8"))
+    }
+    assert len(pages) > 10
+    assert len(tests) > 10
+    assert pages & tests == set()

@@ -75,12 +75,12 @@ def _nothing() -> None:
 def tasks() -> Iterator[dict[str, Any]]:
     """Give tasks by their names."""
     made: dict[str, Any] = {
-        "report.render": celery_app.task(name="report.render", submit=True)(_render),
-        "charge": celery_app.task(name="charge", submit=True, pydantic=True)(_charge),
-        "moment": celery_app.task(name="moment", submit=True, queue_name="long")(_moment),
-        "nothing": celery_app.task(name="nothing", submit=True)(_nothing),
-        "unique": celery_app.task(name="unique", submit=True, unique=Unique())(_nothing),
-        "limited": celery_app.task(name="limited", submit=True, rate=Rate(1, 60))(_nothing),
+        "probe.render": celery_app.task(name="probe.render", submit=True)(_render),
+        "probe.charge": celery_app.task(name="probe.charge", submit=True, pydantic=True)(_charge),
+        "probe.moment": celery_app.task(name="probe.moment", submit=True, queue_name="long")(_moment),
+        "probe.nothing": celery_app.task(name="probe.nothing", submit=True)(_nothing),
+        "probe.unique": celery_app.task(name="probe.unique", submit=True, unique=Unique())(_nothing),
+        "probe.limited": celery_app.task(name="probe.limited", submit=True, rate=Rate(1, 60))(_nothing),
     }
     yield made
     for task in made.values():
@@ -129,7 +129,7 @@ REPORT = {"month": 11, "parts": [{"title": "a"}]}
 
 
 async def test_a_task_is_queued_for_the_user(http: httpx.AsyncClient) -> None:
-    response = await http.post("/tasks", json={"task": "report.render", "arguments": REPORT, "queue": "long"})
+    response = await http.post("/tasks", json={"task": "probe.render", "arguments": REPORT, "queue": "long"})
     task_id = response.json()["task_id"]
     assert (response.status_code, response.headers["Location"]) == (202, f"/tasks/{task_id}")
     record = history.read(task_id)
@@ -157,8 +157,8 @@ async def test_a_task_is_queued_for_the_user(http: httpx.AsyncClient) -> None:
 async def test_arguments_that_do_not_fit_the_parameters_are_a_422(
     http: httpx.AsyncClient, arguments: Any, where: list[Any]
 ) -> None:
-    problem = await _submit(http, 422, "report.render", arguments)
-    assert problem["errors"][0]["loc"] == ["body", "report.render", "arguments", *where]
+    problem = await _submit(http, 422, "probe.render", arguments)
+    assert problem["errors"][0]["loc"] == ["body", "probe.render", "arguments", *where]
     assert "input" not in problem["errors"][0]
     assert _queued() == []
 
@@ -168,15 +168,15 @@ async def test_arguments_that_do_not_fit_the_parameters_are_a_422(
     [
         {"task": "other"},
         {},
-        {"task": "nothing", "queue": "other"},
-        {"task": "nothing", "countdown": -1},
-        {"task": "nothing", "countdown": 86401},
-        {"task": "nothing", "countdown": "NaN"},
-        {"task": "nothing", "eta": "2026-11-27T08:00:00"},
-        {"task": "nothing", "eta": "2999-01-01T00:00:00Z"},
-        {"task": "nothing", "eta": "2026-11-27T08:00:00Z", "countdown": 1},
-        {"task": "nothing", "priority": 0},
-        {"task": "nothing", "arguments": None},
+        {"task": "probe.nothing", "queue": "other"},
+        {"task": "probe.nothing", "countdown": -1},
+        {"task": "probe.nothing", "countdown": 86401},
+        {"task": "probe.nothing", "countdown": "NaN"},
+        {"task": "probe.nothing", "eta": "2026-11-27T08:00:00"},
+        {"task": "probe.nothing", "eta": "2999-01-01T00:00:00Z"},
+        {"task": "probe.nothing", "eta": "2026-11-27T08:00:00Z", "countdown": 1},
+        {"task": "probe.nothing", "priority": 0},
+        {"task": "probe.nothing", "arguments": None},
     ],
     ids=str,
 )
@@ -194,13 +194,13 @@ async def test_a_task_without_submit_cannot_be_queued(http: httpx.AsyncClient) -
 async def test_keys_that_kombu_reserves_are_a_422(http: httpx.AsyncClient) -> None:
     reserved = {"json": datetime.now(UTC).isoformat(), "copy": {"__type__": "uuid", "__value__": "x"}}
     for key in (None, "k"):
-        problem = await _submit(http, 422, "moment", reserved, key)
+        problem = await _submit(http, 422, "probe.moment", reserved, key)
         assert "reserved" in problem["errors"][0]["msg"]
     assert _queued() == []
 
 
 async def test_parameters_may_have_any_name_and_keep_their_types(http: httpx.AsyncClient) -> None:
-    await _submit(http, 202, "moment", {"json": "2026-11-27T08:00:00+01:00", "copy": [1.5], "_hidden": 2})
+    await _submit(http, 202, "probe.moment", {"json": "2026-11-27T08:00:00+01:00", "copy": [1.5], "_hidden": 2})
     (message,) = _queued()
     assert message["headers"]["kwargsrepr"].startswith("{'json': datetime.datetime(2026, 11, 27, 8, 0, tzinfo=")
     assert message["properties"]["delivery_info"]["routing_key"] == "long"
@@ -208,25 +208,25 @@ async def test_parameters_may_have_any_name_and_keep_their_types(http: httpx.Asy
 
 async def test_a_task_with_pydantic_gets_the_model(http: httpx.AsyncClient, drain: Drain) -> None:
     order = {"page": "https://shop.example/7", "dueAt": "2026-11-27T08:00:00Z"}
-    queued = await _submit(http, 202, "charge", {"order": order, "since": "2025-01-01T00:00:00Z"})
+    queued = await _submit(http, 202, "probe.charge", {"order": order, "since": "2025-01-01T00:00:00Z"})
     drain()
     status = read_status(queued["task_id"])
     assert status is not None
     assert (status.status, status.result) == ("SUCCESS", "https://shop.example/7 2026 a4 2025")
-    await _submit(http, 422, "charge", {"order": {**order, "page": "7"}})
+    await _submit(http, 422, "probe.charge", {"order": {**order, "page": "7"}})
 
 
 async def test_a_task_without_parameters_needs_no_arguments(http: httpx.AsyncClient) -> None:
     for arguments in (None, dict[str, Any]()):
-        await _submit(http, 202, "nothing", arguments)
+        await _submit(http, 202, "probe.nothing", arguments)
     assert len(_queued()) == 2
 
 
 async def test_a_countdown_and_an_eta_delay_the_task(http: httpx.AsyncClient) -> None:
     eta = datetime.now(UTC) + timedelta(hours=1)
     ids = [
-        (await _submit(http, 202, "nothing", countdown=3600))["task_id"],
-        (await _submit(http, 202, "nothing", eta=eta.isoformat()))["task_id"],
+        (await _submit(http, 202, "probe.nothing", countdown=3600))["task_id"],
+        (await _submit(http, 202, "probe.nothing", eta=eta.isoformat()))["task_id"],
     ]
     for task_id in ids:
         record = history.read(task_id)
@@ -235,7 +235,7 @@ async def test_a_countdown_and_an_eta_delay_the_task(http: httpx.AsyncClient) ->
 
 
 async def test_an_eta_in_the_past_starts_at_once(http: httpx.AsyncClient) -> None:
-    await _submit(http, 202, "nothing", eta="0001-01-01T00:00:00+14:00", key="k")
+    await _submit(http, 202, "probe.nothing", eta="0001-01-01T00:00:00+14:00", key="k")
     assert _queued()[0]["headers"]["eta"] is None
 
 
@@ -243,42 +243,42 @@ async def test_an_eta_in_the_past_starts_at_once(http: httpx.AsyncClient) -> Non
 
 
 async def test_the_same_key_and_body_have_the_same_answer(http: httpx.AsyncClient) -> None:
-    answers = [await _submit(http, 202, "report.render", REPORT, "k") for _ in range(2)]
-    answers += await asyncio.gather(*(_submit(http, 202, "report.render", REPORT, "k") for _ in range(10)))
+    answers = [await _submit(http, 202, "probe.render", REPORT, "k") for _ in range(2)]
+    answers += await asyncio.gather(*(_submit(http, 202, "probe.render", REPORT, "k") for _ in range(10)))
     assert len({answer["task_id"] for answer in answers}) == len(_queued()) == 1
     assert all(answer == answers[0] for answer in answers)
 
 
 async def test_of_two_at_once_one_is_queued(http: httpx.AsyncClient) -> None:
-    answers = await asyncio.gather(*(_submit(http, 202, "nothing", None, "at once") for _ in range(15)))
+    answers = await asyncio.gather(*(_submit(http, 202, "probe.nothing", None, "at once") for _ in range(15)))
     assert [message["headers"]["id"] for message in _queued()] == [answers[0]["task_id"]]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"task": "report.render", "arguments": {**REPORT, "month": 12}},
-        {"task": "report.render", "arguments": REPORT, "queue": "long"},
-        {"task": "report.render", "arguments": REPORT, "countdown": 1},
-        {"task": "nothing"},
+        {"task": "probe.render", "arguments": {**REPORT, "month": 12}},
+        {"task": "probe.render", "arguments": REPORT, "queue": "long"},
+        {"task": "probe.render", "arguments": REPORT, "countdown": 1},
+        {"task": "probe.nothing"},
     ],
     ids=str,
 )
 async def test_the_same_key_with_another_body_is_a_409(http: httpx.AsyncClient, other: dict[str, Any]) -> None:
-    await _submit(http, 202, "report.render", REPORT, "k")
+    await _submit(http, 202, "probe.render", REPORT, "k")
     await _submit(http, 409, key="k", **other)
     assert len(_queued()) == 1
 
 
 async def test_another_user_may_use_the_same_key(http: httpx.AsyncClient) -> None:
-    first = await _submit(http, 202, "nothing", None, "k")
+    first = await _submit(http, 202, "probe.nothing", None, "k")
     api: Any = http._transport
     api.app.dependency_overrides[current_owner] = lambda: "user-2"
-    assert (await _submit(http, 202, "nothing", None, "k"))["task_id"] != first["task_id"]
+    assert (await _submit(http, 202, "probe.nothing", None, "k"))["task_id"] != first["task_id"]
 
 
 async def test_a_key_is_kept_for_a_day(http: httpx.AsyncClient) -> None:
-    await _submit(http, 202, "nothing", None, "k")
+    await _submit(http, 202, "probe.nothing", None, "k")
     with broker_client() as client:
         (key,) = client.keys("idempotency/*")
         assert 86_000 < client.ttl(key) <= 86_400
@@ -286,7 +286,7 @@ async def test_a_key_is_kept_for_a_day(http: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
 async def test_a_key_of_another_length_is_a_422(http: httpx.AsyncClient, key: str) -> None:
-    response = await http.post("/tasks", json={"task": "nothing"}, headers={"Idempotency-Key": key})
+    response = await http.post("/tasks", json={"task": "probe.nothing"}, headers={"Idempotency-Key": key})
     assert (response.status_code, response.json()["errors"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
 
 
@@ -297,30 +297,30 @@ async def test_a_limit_is_a_429_that_does_not_use_up_the_key(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(celery_settings, "max_jobs_per_owner", 1)
-    await _submit(http, 202, "nothing")
-    await _submit(http, 429, "nothing", None, "k")
+    await _submit(http, 202, "probe.nothing")
+    await _submit(http, 429, "probe.nothing", None, "k")
     monkeypatch.setattr(celery_settings, "max_jobs_per_owner", 10)
-    await _submit(http, 202, "nothing", None, "k")
+    await _submit(http, 202, "probe.nothing", None, "k")
     monkeypatch.setattr(celery_settings, "max_queue_depth", 2)
     for key in (None, "other"):
-        assert "already wait in the queue" in (await _submit(http, 429, "nothing", None, key))["detail"]
+        assert "already wait in the queue" in (await _submit(http, 429, "probe.nothing", None, key))["detail"]
 
 
 async def test_a_call_over_its_rate_is_a_429(http: httpx.AsyncClient) -> None:
-    await _submit(http, 202, "limited")
-    response = await http.post("/tasks", json={"task": "limited"})
+    await _submit(http, 202, "probe.limited")
+    response = await http.post("/tasks", json={"task": "probe.limited"})
     assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
     assert 0 < int(response.headers["Retry-After"]) <= 60
 
 
 async def test_a_second_call_of_a_unique_task_is_answered_with_the_first(http: httpx.AsyncClient) -> None:
-    first = await _submit(http, 202, "unique")
+    first = await _submit(http, 202, "probe.unique")
     for key in (None, "k", "k"):
-        assert await _submit(http, 202, "unique", None, key) == first
+        assert await _submit(http, 202, "probe.unique", None, key) == first
     assert len(_queued()) == 1
     celery_app.backend.store_result(first["task_id"], None, "SUCCESS")
-    assert await _submit(http, 202, "unique", None, "k") == first
-    assert await _submit(http, 202, "unique") != first
+    assert await _submit(http, 202, "probe.unique", None, "k") == first
+    assert await _submit(http, 202, "probe.unique") != first
 
 
 # --- OpenAPI ---
@@ -332,10 +332,10 @@ async def test_openapi_shows_the_parameters_of_each_task(tasks: dict[str, Any]) 
     document = api.openapi()
     schemas = document["components"]["schemas"]
     body = document["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["discriminator"]["mapping"]["report.render"] == "#/components/schemas/SubmitReportRender"
-    assert schemas["SubmitReportRender"]["description"].startswith("Render a report.")
-    assert schemas["SubmitReportRender"]["required"] == ["task", "arguments"]
-    arguments = schemas["ReportRenderArguments"]
+    assert body["discriminator"]["mapping"]["probe.render"] == "#/components/schemas/SubmitProbeRender"
+    assert schemas["SubmitProbeRender"]["description"].startswith("Render a report.")
+    assert schemas["SubmitProbeRender"]["required"] == ["task", "arguments"]
+    arguments = schemas["ProbeRenderArguments"]
     assert (arguments["required"], arguments["additionalProperties"]) == (["month", "parts"], False)
     assert arguments["properties"]["month"] == {"maximum": 12, "minimum": 1, "title": "Month", "type": "integer"}
     assert arguments["properties"]["parts"]["items"] == {"$ref": "#/components/schemas/Part"}
