@@ -34,27 +34,27 @@ def plain(number: int, text: str = "") -> list[int]:
     return [number]
 
 
-@celery_app.task(name="probe.add", queue_name="high")
+@celery_app.task(name="typing.add", queue_name="high")
 def add(x: int, y: int) -> int:
     return x + y
 
 
-@celery_app.task(name="probe.nothing")
+@celery_app.task(name="typing.nothing")
 def nothing() -> None: ...
 
 
-@celery_app.task(name="probe.bound", bind=True, max_retries=3)
+@celery_app.task(name="typing.bound", bind=True, max_retries=3)
 def bound(self: AppTask, number: int) -> str:
     raise self.retry(countdown=1)
 
 
-@celery_app.task(name="probe.coroutine", **OPTIONS)
+@celery_app.task(name="typing.coroutine", **OPTIONS)
 @with_db_init
 async def coroutine(number: int, *, text: str = "") -> str:
     return text
 
 
-@celery_app.task(name="probe.bound_coroutine", bind=True, **OPTIONS)
+@celery_app.task(name="typing.bound_coroutine", bind=True, **OPTIONS)
 async def bound_coroutine(self: Any, number: int) -> str:
     return str(number)
 

@@ -340,9 +340,9 @@ async def test_openapi_shows_the_parameters_of_each_task(tasks: dict[str, Any]) 
     assert arguments["properties"]["month"] == {"maximum": 12, "minimum": 1, "title": "Month", "type": "integer"}
     assert arguments["properties"]["parts"]["items"] == {"$ref": "#/components/schemas/Part"}
     assert arguments["properties"]["paper"]["default"] == "a4"
-    queues = schemas["SubmitNothing"]["properties"]["queue"]["anyOf"][0]["enum"]
+    queues = schemas["SubmitProbeNothing"]["properties"]["queue"]["anyOf"][0]["enum"]
     assert queues == ["high", "default", "long"]
-    assert schemas["SubmitNothing"]["required"] == ["task"]
+    assert schemas["SubmitProbeNothing"]["required"] == ["task"]
     responses = document["paths"]["/tasks"]["post"]["responses"]
     assert {"202", "400", "401", "403", "409", "422", "429", "503"} <= responses.keys()
 
