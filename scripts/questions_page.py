@@ -33,9 +33,15 @@ copier copy --trust --defaults --data profile=minimal --data 'task_examples=[ema
 copier copy --trust --data-file answers.yml gh:org/forge myapp
 ```
 
-`--ask NAME` asks a question that is not asked. In a project, change an answer with an update:
-`make update ARGS="--data use_flower=false"`. Copier ignores an answer to a question that does not exist. [Examples](../examples/README.md)
+`--ask NAME` asks a question that is not asked. Copier ignores an answer to a question that does not exist. [Examples](../examples/README.md)
 has files of answers for typical services, and what each generates.
+
+In a project, an update changes an answer. The first of these changes only the answer, the second also brings the newest release:
+
+```text
+make update ARGS="--vcs-ref=:current: --data use_flower=false"
+make update ARGS="--data use_flower=false"
+```
 """
 
 

@@ -1,7 +1,8 @@
 """`make update`: merge the next release of the template, run the tests and print a report.
 
-`make update ARGS="--data use_flower=false"` passes options to `copier update`. Two options are this script's own: `--skip-tests`,
-and `--if-newer`, which does nothing if the template has no newer release.
+`make update ARGS="--data use_flower=false"` passes options to `copier update`: it changes an answer, and brings the newest release.
+With `--vcs-ref=:current:`, it changes only the answer. Two options are this script's own: `--skip-tests`, and `--if-newer`, which does
+nothing if the template has no newer release.
 It exits with 0 only if there are no conflicts and the tests pass. It uses only the standard library, because it must run even
 if the project's environment is broken.
 """
@@ -170,6 +171,11 @@ def conflicts() -> list[str]:
 
 def update(arguments: list[str], *, test: bool, if_newer: bool) -> int:
     """Update, run the tests and print the report; return the exit code."""
+    if not {"--pretend", "-n"}.isdisjoint(arguments):
+        raise Problem(
+            "--pretend cannot show what an update changes, as it merges nothing. To update only if there is a newer release, use "
+            f"--if-newer; `copier check-update` only looks for one. To see the changes, update, then undo it: {UNDO}"
+        )
     source = check()
     if if_newer and is_newest():
         print("update: the template has no newer release.")

@@ -74,6 +74,14 @@ def test_updates_and_tests(person: Person) -> None:
     assert "up to date" in again.report
 
 
+def test_an_answer_is_changed_at_the_release_that_the_project_has(person: Person) -> None:
+    updated = make_update(person, "ARGS=--skip-tests --vcs-ref=:current: --data use_cors=true")
+    assert updated.code == 0, updated.report
+    answers = person.answers()
+    assert (answers["_commit"], answers["use_cors"]) == (next_tag(), True)
+    assert not person.read("app/tasks/__init__.py").startswith(NOTE)
+
+
 def test_failing_tests_are_a_failure(person: Person) -> None:
     # At once: before the first of them runs.
     person.write("tests/conftest.py", "raise RuntimeError\n" + person.read("tests/conftest.py"))

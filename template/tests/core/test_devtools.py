@@ -165,6 +165,12 @@ def test_an_update_needs_a_clean_commit(committed: Path) -> None:
         update.check()
 
 
+@pytest.mark.parametrize("option", ["--pretend", "-n"])
+def test_an_update_refuses_to_pretend(option: str, committed: Path) -> None:
+    with pytest.raises(update.Problem, match=r"(?s)merges nothing.*--if-newer.*check-update"):
+        update.update([option], test=False, if_newer=False)
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [

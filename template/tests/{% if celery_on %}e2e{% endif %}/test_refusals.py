@@ -170,6 +170,24 @@ def test_workers_outlive_a_lost_connection(fleet: Fleet, lose: Any, busy: str) -
     fleet.until_all_ran(TASKS + 1)
 
 
+def test_queued_tasks_outlive_a_redis_that_is_killed(tmp_path: Path, probe_task: Any, cache_client: Any) -> None:
+    cache_client.delete("probe:marks")
+    with faults.running_server(tmp_path / "redis") as (server, client):
+        with celery_app.connection_for_write(server.url(1)) as connection:
+            for number in range(TASKS):
+                probe_task("mark").apply_async((number,), queue="default", connection=connection)
+        # It writes its file to the disk once a second.
+        assert client.waitaof(1, 0, 5000)[0] == 1
+        server.kill()
+        server.start()
+        worker = start_worker(tmp_path / "worker.log", "-Q", "default", **FAST, CELERY_BROKER_URL=server.url(1))
+        try:
+            wait_until(lambda: cache_client.hlen("probe:marks") == TASKS, 30, "all tasks to run")
+        finally:
+            worker.stop()
+    assert set(cache_client.hvals("probe:marks")) == {b"1"}
+
+
 @pytest.mark.parametrize("refuse", [faults.replica, faults.alone, faults.unsaved, faults.forbidden, faults.full])
 def test_a_worker_starts_while_redis_refuses(fleet: Fleet, refuse: Any, tmp_path: Path) -> None:
     # On a queue that no other worker consumes.
