@@ -59,6 +59,7 @@ RELEASE = Release(
         with_celery(
             "Tasks with pydantic=True take models however they are queued, and `async def` ones work: see docs/write-a-task.md."
         ),
+        "`make update` refuses --pretend, which reported that the project is up to date.",
         _workflows,
         _gateway,
         _runbooks,

@@ -208,7 +208,11 @@ def update(arguments: list[str], *, test: bool, if_newer: bool) -> int:
     # Again, because the output of the tests has scrolled it away.
     print(report.read_text(encoding="utf-8") if report.exists() else "", flush=True)
     if tested:
-        print("update: merged without conflicts, but THE TESTS FAIL: see above.", file=sys.stderr)
+        print(
+            "update: merged without conflicts, but THE TESTS FAIL: see above. If they fail at your last commit too (undo, make test),\n"
+            "update: the update is not the cause.",
+            file=sys.stderr,
+        )
         return 1
     print(
         "update: merged without conflicts, and the fast tests pass. Review the changes with `git diff HEAD`, then commit them."
