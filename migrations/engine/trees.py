@@ -129,7 +129,6 @@ def commit(top: Path, commits: Sequence[Commit]) -> None:
             b"M %b %b %b\n" % (entry.mode.encode(), entry.oid.encode(), _quoted(one.prefix + path))
             for path, entry in one.files.items()
         ]
-        stream.append(b"\n")
     # Paths that differ in case alone are different files here, whatever the file system makes of them.
     settings = ("-c", "core.ignoreCase=false", "-c", "fastimport.unpackLimit=1000000")
     git.run(top, *settings, "fast-import", "--quiet", "--force", data=b"".join(stream))

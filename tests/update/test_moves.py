@@ -20,7 +20,7 @@ from engine.owners import Owners
 from engine.pieces import Sides
 from engine.release import Release
 from engine.reporting import folded
-from engine.stale_imports import find, modules
+from engine.stale_imports import find, hidden, modules
 from engine.trees import Entry
 from forge_template import ROOT, commit_tree, git
 from tests.update.world import Person, Updated
@@ -549,6 +549,25 @@ def test_the_name_of_a_module_that_the_owner_wrote_is_not_stale(repository: Repo
     ours = {path: "", "app/api.py": "from app.services.mine import deep\n"}
     outcome = repository.merge(Case({}, ours, {}, {}, {}))
     assert find(repository.folder, outcome.files, repository.tree({}), NAMES) == []
+
+
+def test_the_name_of_a_package_is_that_of_its_folder() -> None:
+    assert modules({"app/__init__.py": "core/deep/__init__.py", "app/a.py": "b.py", "notes.py": "notes.txt"}) == {
+        "app": "core.deep",
+        "app.a": "b",
+    }
+    assert modules({"__init__.py": "a.py"}) == {"__init__": "a"}
+
+
+@pytest.mark.parametrize("is_package_theirs", [True, False])
+def test_a_module_next_to_a_package_of_the_same_name_is_hidden(is_package_theirs: bool) -> None:
+    entry = Entry("100644", "0")
+    module, package = "app/mine.py", "app/mine/__init__.py"
+    files = dict.fromkeys((module, package, "app/other/__init__.py"), entry)
+    theirs = {package: entry} if is_package_theirs else {module: entry}
+    assert hidden(files, theirs) == [f"{module}: Python imports {package} instead; rename yours"]
+    # The release's own, and the owner's own, are theirs to know.
+    assert hidden(files, files) == hidden(files, {}) == []
 
 
 # --- a template of three releases ---------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ for i = 2, #ARGV do
     for _, ending in ipairs({'', unpack(cjson.decode(ARGV[1]))}) do
         local length = redis.pcall('LLEN', queue .. ending)
         -- A key of another type is no list of messages.
-        if type(length) == 'number' and length > 0 then
+        if type(length) == 'number' then
             waiting[queue] = waiting[queue] + length
             look_at(queue, redis.call('LINDEX', queue .. ending, -1))
         end

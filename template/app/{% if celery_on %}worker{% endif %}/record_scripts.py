@@ -149,7 +149,7 @@ local function end_attempt(record)
         .. ',"error":' .. (record[ERROR] ~= '' and record[ERROR] or 'null') .. '}'
     local attempts = record[ATTEMPTS] ~= '' and record[ATTEMPTS] .. '\\t' .. attempt or attempt
     while #attempts > 1000 and string.find(attempts, '\\t', 1, true) do
-        attempts = string.gsub(attempts, '^[^\\t]*\\t', '', 1)
+        attempts = string.gsub(attempts, '^[^\\t]*\\t', '')
     end
     record[ATTEMPTS] = attempts
 end

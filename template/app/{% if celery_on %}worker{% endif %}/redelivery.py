@@ -121,7 +121,6 @@ class RequeuingRequest(Request):
         try:
             handle(*args, **kwargs)
         except Reject as error:
-            self._is_storing = False
             self.reject(requeue=error.requeue)
         finally:
             self._is_storing = False

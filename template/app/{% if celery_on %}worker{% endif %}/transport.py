@@ -529,11 +529,6 @@ class Channel(base.Channel):
                 return reply
         return None
 
-    def _read_reply(self, connection: Any) -> Any:
-        while (reply := connection.read_response(disable_decoding=True, push_request=True)) is None:
-            self._is_notified = True
-        return reply
-
     def _read_notifications(self, connection: Any) -> None:
         """Read the notifications that have arrived, also those that redis-py has read from the socket already."""
         while connection.can_read(timeout=0):
@@ -543,7 +538,9 @@ class Channel(base.Channel):
     def _load_script(self, connection: Any) -> None:
         """Load the script into a Redis that has restarted, and ask again."""
         connection.send_command("SCRIPT", "LOAD", scripts.TAKE)
-        self._read_reply(connection)
+        # A notification may come before the answer.
+        while connection.read_response(disable_decoding=True, push_request=True) is None:
+            pass
         self._asked = None
         self._is_notified = True
         self._unsettled.acknowledged.extendleft(self._sending)

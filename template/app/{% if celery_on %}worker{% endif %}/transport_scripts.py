@@ -73,7 +73,7 @@ while credit > 0 and #waiting > 0 do
             end
         end
         credit = credit - (wanted - left) * cost
-        if wanted > 0 and left == 0 then
+        if left == 0 then
             more[#more + 1] = queue
         end
     end
@@ -99,12 +99,12 @@ RESTORE = (
 -- ARGV: tag, message, LPUSH or RPUSH, seconds after which it is restored, or '' for at once
 local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if ARGV[4] ~= '' and (not score or tonumber(score) > now() - tonumber(ARGV[4])) then
-    return 0
+    return
 end
 local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
 if found == 1 and #KEYS == 2 then
     -- Registered after it was looked for.
-    return 0
+    return
 end
 for i = 3, #KEYS do
     local length = redis.pcall('LLEN', KEYS[i])
@@ -114,7 +114,7 @@ for i = 3, #KEYS do
         end
         -- Other messages must not wait for this one: it is restored after another timeout.
         redis.call('ZADD', KEYS[2], 'XX', now(), ARGV[1])
-        return 0
+        return
     end
 end
 if found == 1 then
@@ -146,7 +146,6 @@ local renewed_at = now()
 for _, tag in ipairs(ARGV) do
     redis.call('ZADD', KEYS[1], 'XX', renewed_at, tag)
 end
-return #ARGV
 """
 )
 
@@ -157,6 +156,5 @@ BIND = (
 -- KEYS: table, table of the queues that do not expire  ARGV: member
 redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('SADD', KEYS[2], ARGV[1])
-return 1
 """
 )

@@ -251,6 +251,14 @@ async def test_a_connection_that_redis_closed_is_opened_again(broker: Any) -> No
     assert broker.llen("high") == 2
 
 
+async def test_a_connection_is_kept_alive_while_nothing_is_sent() -> None:
+    connection = pipeline.results_connection()
+    await connection.connect()
+    used = connection._writer.get_extra_info("socket")
+    assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    await connection.disconnect()
+
+
 def test_each_event_loop_and_each_fork_has_connections_of_its_own(broker: Any) -> None:
     code = """
 import asyncio, os

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ import redis
 from celery import states
 from celery.app.task import Context
 from celery.app.trace import trace_task
+from structlog.testing import capture_logs
 
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
@@ -205,6 +206,12 @@ def test_progress_is_recorded_and_the_state_stays(task: Any) -> None:
     assert (record.state, record.progress) == ("STARTED", {"state": "PROGRESS", "value": {"done": 1, "of": 2}})
 
 
+def test_progress_that_json_does_not_have_is_left_out() -> None:
+    assert records.state_arguments("id", "STEP", None, None, {("a", "b"): 1}, 0) == [
+        *records.state_arguments("id", "STEP", None, None, None, 0)
+    ]
+
+
 @pytest.mark.parametrize("final", sorted(states.READY_STATES))
 @pytest.mark.parametrize("later", [*sorted(states.READY_STATES), states.STARTED, states.RETRY, "PROGRESS"])
 def test_a_final_state_never_changes(task: Any, final: str, later: str) -> None:
@@ -280,6 +287,17 @@ def test_a_task_without_a_result_is_untracked_until_it_fails() -> None:
         celery_app.tasks.unregister(task)
     assert (_read(ended).state, _read(failed).state) == (UNTRACKED, "FAILURE")
     assert (_ids(state=UNTRACKED), _ids(state="FAILURE")) == ([ended], [failed])
+
+
+@pytest.mark.parametrize(("state", "later"), [(states.PENDING, UNTRACKED), (states.STARTED, states.STARTED)])
+def test_a_task_that_is_queued_again_without_a_result_is_untracked_until_it_starts(
+    task: Any, state: str, later: str
+) -> None:
+    task_id = task.delay("x").id
+    _store(task_id, state)
+    task.apply_async(("x",), task_id=task_id, ignore_result=True)
+    assert _read(task_id).state == later
+    assert _ids(state=later) == [task_id]
 
 
 def test_a_retry_of_a_task_without_a_result_does_not_hide_its_end(task: Any) -> None:
@@ -369,6 +387,15 @@ def test_more_records_than_allowed_drop_the_oldest(task: Any, monkeypatch: pytes
         assert len(ids) <= 4, index
 
 
+def test_a_lower_limit_drops_four_records_for_each_new_one(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(8):
+        task.delay("x")
+    monkeypatch.setattr(celery_settings, "records_max", 1)
+    task.delay("x")
+    client = results_client()
+    assert client.zcard(result_key("/records/all")) == len(list(client.scan_iter("*/record"))) == 5
+
+
 def test_records_expire_and_leave_the_indexes_as_others_are_written(task: Any) -> None:
     expired = [task.delay("x").id for _ in range(6)]
     client = results_client()
@@ -382,6 +409,15 @@ def test_records_expire_and_leave_the_indexes_as_others_are_written(task: Any) -
     assert history.read(expired[0]) is None
     for key in client.scan_iter("*/record*"):
         assert 0 < client.ttl(key) <= celery_settings.records_expire
+
+
+def test_a_state_is_stored_when_the_index_of_all_records_has_expired(task: Any) -> None:
+    task_id = task.delay("x").id
+    results_client().delete(result_key("/records/all"))
+    # One state in ten trims its index.
+    for number in range(100):
+        _store(task_id, (states.STARTED, states.RETRY)[number % 2])
+        assert _read(task_id).state == (states.STARTED, states.RETRY)[number % 2]
 
 
 def test_a_record_is_at_most_a_kilobyte_with_its_entries(task: Any) -> None:
@@ -424,6 +460,15 @@ def _enqueue(data: dict[str, Any]) -> Any:
     return asyncio.run(enqueue(process_task.s(data)))
 
 
+@pytest.mark.parametrize("publish", [process_task.delay, _enqueue])
+def test_a_task_whose_record_is_refused_is_queued_and_logged(publish: Callable[[dict[str, Any]], Any]) -> None:
+    results_client().set(result_key("/records/all"), "no index")
+    with capture_logs() as lines:
+        task_id = publish({}).id
+    assert [line["task_ids"] for line in lines if line["event"] == "tasks_not_recorded"] == [[task_id]]
+    assert history.read(task_id) is None
+
+
 def _forget_scripts() -> None:
     client: Any = results_client()
     client.execute_command("SCRIPT FLUSH")
@@ -452,6 +497,8 @@ def test_a_field_cannot_be_mistaken_for_another(task: Any) -> None:
     task_id = task.apply_async(("x",), headers={"owner": "a\nb"}, argsrepr="1\n2", kwargsrepr="k" * 5000).id
     record = _read(task_id)
     assert (record.owner, record.args, len(record.kwargs or "")) == ("a b", "1 2", records.MAX_ARGUMENTS)
+    longest = "k" * records.MAX_ARGUMENTS
+    assert _read(task.apply_async(("x",), kwargsrepr=longest).id).kwargs == longest
 
 
 def _refuse(*_: object) -> None:

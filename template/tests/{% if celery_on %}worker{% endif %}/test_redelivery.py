@@ -4,6 +4,8 @@ import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from celery import states
 from celery.app.trace import trace_task
 from celery.canvas import Signature
 from celery.exceptions import Reject
+from celery.worker.request import Request
+from kombu import Message
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -18,7 +22,7 @@ from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
 from app.worker import shutdown
-from app.worker.redelivery import RedeliveryLimitExceeded, excuse_redeliveries
+from app.worker.redelivery import RedeliveryLimitExceeded, RequeuingRequest, excuse_redeliveries
 from app.worker.status import read_status
 
 
@@ -113,3 +117,60 @@ def test_an_attempt_that_cannot_queue_the_next_is_requeued(retrying: Any, monkey
         retrying()
     retrying.pop_request()
     assert raised.value.requeue
+
+
+END = (
+    ("on_failure", (SimpleNamespace(exception=ValueError("ended")),)),
+    ("on_timeout", (False, 1.0)),
+    ("_announce_revoked", ("terminated", True, "SIGTERM", False)),
+)
+
+
+def _end(monkeypatch: pytest.MonkeyPatch, method: str, args: tuple[Any, ...], store: Callable[[], object]) -> list[str]:
+    """End a task in the worker's main process, where Celery acknowledges and then stores; return what happened."""
+    done = []
+
+    class Recorded(RequeuingRequest):
+        def before_acknowledging(self, error: BaseException) -> None:
+            done.append("before acknowledging")
+
+    def end(request: Any, *_: object) -> None:
+        request.acknowledge()
+        store()
+        done.append("stored")
+
+    monkeypatch.setattr(Request, method, end)
+    request: Any = Recorded(
+        Message(
+            headers={"id": "ending", "task": process_task.name},
+            delivery_info={},
+            body="[[], {}, {}]",
+            content_type="application/json",
+            content_encoding="utf-8",
+        ),
+        app=celery_app,
+        task=process_task,
+        on_ack=lambda *_: done.append("acknowledged"),
+        on_reject=lambda *reject: done.append(f"requeue: {reject[-1]}"),
+    )
+    getattr(request, method)(*args)
+    return done
+
+
+@pytest.mark.parametrize(("method", "args"), END)
+def test_a_message_is_acknowledged_once_when_its_end_is_stored(
+    monkeypatch: pytest.MonkeyPatch, method: str, args: tuple[Any, ...]
+) -> None:
+    before = ["before acknowledging"] if method != "_announce_revoked" else []
+    assert _end(monkeypatch, method, args, lambda: None) == ["stored", *before, "acknowledged"]
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+@pytest.mark.parametrize(("method", "args"), END)
+def test_a_message_whose_end_cannot_be_stored_is_not_acknowledged(
+    monkeypatch: pytest.MonkeyPatch, method: str, args: tuple[Any, ...], requeue: bool
+) -> None:
+    def refuse() -> None:
+        raise Reject("Redis is gone", requeue=requeue)
+
+    assert _end(monkeypatch, method, args, refuse) == [f"requeue: {requeue}"]

@@ -325,13 +325,13 @@ def test_a_message_that_cannot_be_requeued_does_not_keep_others_unacknowledged(
     for tag, _ in client.zscan_iter("unacked_index"):
         client.zadd("unacked_index", {tag: client.zscore("unacked_index", tag) - 3600})
     qos: Any = receiver(1).channel.qos
-    qos.restore_visible(interval=1)
+    qos.restore_visible(interval=0)
     assert client.llen("probe-b") == 1
     assert client.hlen("unacked") == client.zcard("unacked_index") == 1
     client.delete("probe-a")
     for tag, score in client.zscan_iter("unacked_index"):
         client.zadd("unacked_index", {tag: score - 3600})
-    qos.restore_visible(interval=1)
+    qos.restore_visible(interval=0)
     assert client.llen("probe-a") == 1
     assert not client.exists("unacked", "unacked_index")
 
@@ -509,6 +509,20 @@ def test_an_acknowledgement_from_another_thread_waits_no_longer_than_it_must(
         with contextlib.suppress(TimeoutError):
             one.connection.drain_events(timeout=4)
     assert time.monotonic() - started < 3
+
+
+def test_a_worker_that_has_messages_to_run_acknowledges_several_at_once(receiver: Callable[..., Receiver]) -> None:
+    publish(*range(6))
+    one = receiver(4)
+    one.receive(4)
+    one.drain()
+    one.messages[0].ack()
+    one.channel.send_take()
+    assert one.channel._asked is None
+    one.messages[1].ack()
+    one.channel.send_take()
+    assert one.channel._asked is not None
+    one.receive(6)
 
 
 def test_a_queue_of_long_tasks_does_not_wait_until_the_others_are_empty(receiver: Callable[..., Receiver]) -> None:
