@@ -11,7 +11,7 @@ from pathlib import Path
 import publish
 import pytest
 
-from forge_template import git
+from forge_template import ROOT, git
 from tests.conftest import Renderer
 
 CHANGELOG = """\
@@ -272,3 +272,9 @@ def test_the_example_of_this_template_has_no_secret_and_no_workflow(render: Rend
     files = git(remote, "ls-tree", "-r", "--name-only", "example").splitlines()
     assert {"app/main.py", "secret/env.production.example"} <= set(files)
     assert [path for path in files if path.startswith((".github/", "secret/.env"))] == []
+
+
+def test_each_archive_of_this_repository_is_of_its_commit() -> None:
+    """Those of earlier releases have folders that a new one leaves out."""
+    for archive in sorted((ROOT / "tests" / "releases").glob("v*.tar.gz")):
+        assert publish.released_commit(ROOT, archive)
