@@ -157,6 +157,20 @@ CASES = {
     "the owner moved, the release changed": Case(
         {"a.py": LONG}, {"mine.py": mine(LONG)}, {"a.py": theirs(LONG)}, {}, {"mine.py": theirs(mine(LONG))}
     ),
+    "the owner moved a folder with its parent, the release added to the parent": Case(
+        {"old/deep/a.py": LONG},
+        {"mine/deep/a.py": LONG},
+        {"old/deep/a.py": theirs(LONG), "old/b.py": FIVE},
+        {},
+        {"mine/deep/a.py": theirs(LONG), "mine/b.py": FIVE},
+    ),
+    "the owner moved a folder to another name, the release added to its parent": Case(
+        {"old/deep/a.py": LONG},
+        {"mine/other/a.py": LONG},
+        {"old/deep/a.py": theirs(LONG), "old/b.py": FIVE},
+        {},
+        {"mine/other/a.py": theirs(LONG), "old/b.py": FIVE},
+    ),
     "the owner moved a folder, the release added to it": Case(
         {"old/a.py": LONG, "old/deep/b.py": f"{LONG}b\n"},
         {"own/a.py": LONG, "own/deep/b.py": f"{LONG}b\n"},
