@@ -469,8 +469,8 @@ EXAMPLE, REVISION = "app/tasks/example_tasks.py", "migrations/forge/accounts_000
 def test_an_example_is_the_releases_until_the_owner_edits_it(
     repository: Repository, base: str | None, ours: str | None, release: str | None, result: str | None, is_kept: bool
 ) -> None:
-    sides = [{EXAMPLE: text} if text is not None else {} for text in (base, ours, release)]
-    outcome = repository.merge(Case(*sides, {}, {}))
+    old, own, new = ({EXAMPLE: text} if text is not None else {} for text in (base, ours, release))
+    outcome = repository.merge(Case(old, own, new, {}, {}))
     assert repository.contents(outcome.files).get(EXAMPLE) == result
     assert outcome.kept_seeded == ([EXAMPLE] if is_kept else [])
     assert outcome.conflicts == []
@@ -489,8 +489,8 @@ def test_an_example_is_the_releases_until_the_owner_edits_it(
 def test_a_revision_that_the_release_no_longer_has_stays(
     repository: Repository, base: str | None, ours: str | None, release: str | None, result: str | None, is_kept: bool
 ) -> None:
-    sides = [{REVISION: text} if text is not None else {} for text in (base, ours, release)]
-    outcome = repository.merge(Case(*sides, {}, {}))
+    old, own, new = ({REVISION: text} if text is not None else {} for text in (base, ours, release))
+    outcome = repository.merge(Case(old, own, new, {}, {}))
     assert repository.contents(outcome.files).get(REVISION) == result
     assert outcome.kept_revisions == ([REVISION] if is_kept else [])
     assert outcome.conflicts == []
