@@ -168,7 +168,7 @@ def _parse(top: Path, printed: bytes) -> Merged:
         kind, words = next(parts), next(parts)
         if kind == "CONFLICT (distinct modes)":
             _bring_together(merged, *paths)
-            paths, words = paths[:1], words.partition(";")[0]
+            words = words.partition(";")[0]
         # Older gits report binary files next to the conflict.
         if kind.startswith("CONFLICT") or "binary files" in words:
             for path in paths:

@@ -157,6 +157,20 @@ CASES = {
     "the owner moved, the release changed": Case(
         {"a.py": LONG}, {"mine.py": mine(LONG)}, {"a.py": theirs(LONG)}, {}, {"mine.py": theirs(mine(LONG))}
     ),
+    "the owner moved a folder with its parent, the release added to the parent": Case(
+        {"old/deep/a.py": LONG},
+        {"mine/deep/a.py": LONG},
+        {"old/deep/a.py": theirs(LONG), "old/b.py": FIVE},
+        {},
+        {"mine/deep/a.py": theirs(LONG), "mine/b.py": FIVE},
+    ),
+    "the owner moved a folder to another name, the release added to its parent": Case(
+        {"old/deep/a.py": LONG},
+        {"mine/other/a.py": LONG},
+        {"old/deep/a.py": theirs(LONG), "old/b.py": FIVE},
+        {},
+        {"mine/other/a.py": theirs(LONG), "old/b.py": FIVE},
+    ),
     "the owner moved a folder, the release added to it": Case(
         {"old/a.py": LONG, "old/deep/b.py": f"{LONG}b\n"},
         {"own/a.py": LONG, "own/deep/b.py": f"{LONG}b\n"},
@@ -434,6 +448,52 @@ def test_a_declared_move_with_conflict_rej(repository: Repository, name: str) ->
 def test_a_file_in_place_of_a_folder_is_reported(repository: Repository) -> None:
     outcome = repository.merge(CASES["a folder where the owner has a file"])
     assert outcome.left_out == ["new/a.py: you have new"]
+
+
+EXAMPLE, REVISION = "app/tasks/example_tasks.py", "migrations/forge/accounts_0001.py"
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "release", "result", "is_kept"),
+    [
+        (FIVE, FIVE, theirs(FIVE), theirs(FIVE), False),
+        (FIVE, mine(FIVE), FIVE, mine(FIVE), False),
+        (FIVE, mine(FIVE), theirs(FIVE), mine(FIVE), True),
+        (FIVE, mine(FIVE), None, mine(FIVE), True),
+        (None, mine(FIVE), FIVE, mine(FIVE), True),
+        (None, mine(FIVE), None, mine(FIVE), False),
+        (FIVE, None, theirs(FIVE), None, True),
+        (None, None, FIVE, FIVE, False),
+    ],
+)
+def test_an_example_is_the_releases_until_the_owner_edits_it(
+    repository: Repository, base: str | None, ours: str | None, release: str | None, result: str | None, is_kept: bool
+) -> None:
+    old, own, new = ({EXAMPLE: text} if text is not None else {} for text in (base, ours, release))
+    outcome = repository.merge(Case(old, own, new, {}, {}))
+    assert repository.contents(outcome.files).get(EXAMPLE) == result
+    assert outcome.kept_seeded == ([EXAMPLE] if is_kept else [])
+    assert outcome.conflicts == []
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "release", "result", "is_kept"),
+    [
+        (FIVE, FIVE, None, FIVE, True),
+        (FIVE, mine(FIVE), None, mine(FIVE), True),
+        (None, FIVE, theirs(FIVE), theirs(FIVE), False),
+        (FIVE, FIVE, theirs(FIVE), theirs(FIVE), False),
+        (FIVE, None, None, None, False),
+    ],
+)
+def test_a_revision_that_the_release_no_longer_has_stays(
+    repository: Repository, base: str | None, ours: str | None, release: str | None, result: str | None, is_kept: bool
+) -> None:
+    old, own, new = ({REVISION: text} if text is not None else {} for text in (base, ours, release))
+    outcome = repository.merge(Case(old, own, new, {}, {}))
+    assert repository.contents(outcome.files).get(REVISION) == result
+    assert outcome.kept_revisions == ([REVISION] if is_kept else [])
+    assert outcome.conflicts == []
 
 
 def test_moves_of_several_releases_compose() -> None:

@@ -229,9 +229,9 @@ def test_a_final_state_never_changes(task: Any, final: str, later: str) -> None:
 def test_publishing_again_under_the_same_id_keeps_the_state(task: Any, state: str) -> None:
     task_id = task.delay("x").id
     _store(task_id, state, ValueError("x"), request=_request(task_id))
-    before = _read(task_id)
+    before, stored = _read(task_id), results_client().get(result_key(task_id))
     task.apply_async(("x",), task_id=task_id, retries=1)
-    assert _read(task_id) == before
+    assert (_read(task_id), results_client().get(result_key(task_id))) == (before, stored)
 
 
 def test_a_late_retry_of_a_task_whose_record_was_dropped_begins_none(task: Any) -> None:

@@ -146,6 +146,13 @@ def test_an_acknowledgement_from_another_thread_wakes_the_consumer(receiver: Cal
         one.connection.drain_events(timeout=30)
     assert time.monotonic() - started < 20
     one.receive(2)
+    one.drain()
+    # It waits again.
+    turns: list[None] = []
+    one.channel.send_take = lambda: turns.append(None)
+    with pytest.raises(TimeoutError):
+        one.connection.drain_events(timeout=0.2)
+    assert len(turns) < 10
 
 
 def test_an_idle_consumer_sends_nothing_until_a_message_arrives(receiver: Callable[..., Receiver], client: Any) -> None:
