@@ -26,7 +26,7 @@ HEAD = """\
 Copier asks at most {asked} questions. The last one shows every option before anything is written. The others have a default, which
 often depends on the profile. A project records all answers in `.copier-answers.yml`, and an update keeps them.
 
-Give an answer on the command line and it is not asked. `--defaults` asks nothing at all:
+Give an answer on the command line and it is not asked. `--defaults` asks nothing at all. [Start](index.md) has the whole command:
 
 ```text
 copier copy --trust --defaults --data profile=minimal --data 'task_examples=[email, backup]' gh:org/forge myapp
