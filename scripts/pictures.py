@@ -89,9 +89,9 @@ def parts_of_a_project() -> str:
             ["FastAPI, your routes", "/tasks, /tasks/ui, /ready", "503 within 3 s when", "Redis is down"],
             "forge",
         ),
-        _box(438, 40, 190, 62, "Redis: broker", ["queues high, default, long", "dead letters"], "server"),
-        _box(438, 122, 190, 46, "Redis: results", ["results, records of tasks"], "server"),
-        _box(438, 188, 190, 30, "Redis: cache", [], "server"),
+        _box(438, 40, 190, 62, "Redis, db 1: broker", ["queues high, default, long", "dead letters"], "server"),
+        _box(438, 122, 190, 46, "Redis, db 2: results", ["states, records of tasks"], "server"),
+        _box(438, 188, 190, 30, "Redis, db 0: cache", [], "server"),
         _box(706, 26, 178, 46, "Beat", ["queues what is scheduled"], "forge"),
         _box(
             706,
@@ -128,16 +128,14 @@ def an_update() -> str:
         _box(600, 96, 140, 62, "git merge", ["three versions of", "each file"], "server"),
         _box(800, 22, 204, 62, "Merged", ["your line and the release's,", "in moved files too"], "yours"),
         _box(800, 96, 204, 62, "Conflict", ["both changed the same line:", "markers, and the reason"], "yours"),
-        _box(
-            800, 170, 204, 62, "Report, then your tests", ["changed behaviour, settings,", "what you must do"], "forge"
-        ),
+        _box(800, 170, 204, 62, "Report, always", ["what changed, what to do;", "tests, if no conflict"], "forge"),
     ]
     paths = [
         _path((216, 110), (300, 60)),
         _path((216, 144), (300, 194)),
-        _path((520, 60), (600, 110)),
-        _path((216, 127), (600, 127)),
-        _path((520, 194), (600, 144)),
+        _path((520, 60), (600, 110), label="ours", at=(556, 72)),
+        _path((216, 127), (600, 127), label="base", at=(400, 121)),
+        _path((520, 194), (600, 144), label="theirs", at=(560, 192)),
         _path((740, 110), (800, 60)),
         _path((740, 127), (800, 127)),
         _path((740, 144), (800, 194)),
