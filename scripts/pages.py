@@ -68,7 +68,7 @@ def without_links(text: str, dead: Callable[[str], bool]) -> str:
 
 
 def is_external(link: str) -> bool:
-    """Tell whether a link leads to another site."""
+    """Return whether a link leads to another site."""
     return bool(re.match(r"[a-z][a-z0-9+.-]*:", link))
 
 

@@ -1,7 +1,8 @@
 """Publish the release that CHANGELOG.md names first: its tag, the release on GitHub, an example project and the site.
 
 `build` makes everything in a folder and needs no credentials; `push` sends it. Each can run again after it failed half way: what
-is there already stays as it is, and a tag is never moved. The workflow `Release` runs both.
+is there already stays as it is, and a tag is never moved. The workflow `Release` runs both. This module uses only the standard
+library: `push` has a token.
 """
 
 from __future__ import annotations

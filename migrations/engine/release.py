@@ -28,8 +28,8 @@ class Release:
         moved: files, old path to new; a path that ends with a slash is a folder. The most specific entry applies, and
             one that matches nothing does nothing. May be a function of the new answers.
         renamed: settings, old name to new.
-        names: what code can no longer use, old name to new: dotted names of modules and of attributes, and options. May be
-            a function of the new answers.
+        names: what code can no longer use, old name to new: dotted names of modules and of attributes, options, and packages as
+            "import NAME". May be a function of the new answers.
         changes: what behaves differently.
         steps: what the owner has to do by hand.
         offers: what is new, and switched off in older projects.

@@ -13,7 +13,8 @@ from .trees import Tree
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*")
 _FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.+)", re.MULTILINE)
 _IMPORTED = re.compile(r"(\w+)(?:[ \t]+as[ \t]+(\w+))?")
-_MODULE = re.compile(r"^[ \t]*import[ \t]+(\w+)[ \t]*(?:#.*)?$", re.MULTILINE)
+_IMPORT = "import "
+_STATEMENT = re.compile(r"(?:^|;)[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+([^#;\r\n]+))", re.MULTILINE)
 _MODULE_AS = re.compile(r"^[ \t]*import[ \t]+([\w.]+)[ \t]+as[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -34,9 +35,10 @@ def find(top: Path, files: Tree, theirs: Tree, names: Mapping[str, str]) -> list
         top: the folder of the repository.
         files: the merged project.
         theirs: the new release.
-        names: the new name of each old one. One that the project has as a module is not stale.
+        names: the new name of each old one, of a package after "import ". One that the project has as a module is not stale.
     """
-    stale = {old: new for old, new in names.items() if old not in _modules(files)}
+    modules_here = _modules(files)
+    stale = {old: new for old, new in names.items() if old.removeprefix(_IMPORT) not in modules_here}
     if not stale:
         return []
     own = {
@@ -46,7 +48,7 @@ def find(top: Path, files: Tree, theirs: Tree, names: Mapping[str, str]) -> list
     }
     content = trees.blobs(top, own.values())
     return [
-        StaleImport(path, line, old, stale[old])
+        StaleImport(path, line, old.removeprefix(_IMPORT), stale[old])
         for path, oid in own.items()
         for line, old in sorted(_used(content[oid].decode("utf-8", "replace"), stale))
     ]
@@ -85,12 +87,12 @@ def _used(text: str, names: Mapping[str, str]) -> set[tuple[int, str]]:
     bound = _bound(text)
     for name in _NAME.finditer(text):
         first, dot, rest = name[0].partition(".")
-        imported = bound.get(first)
-        used = _longest(f"{imported}{dot}{rest}" if imported else name[0], names)
+        imported = bound.get(first) if dot else None
+        used = _longest(f"{imported}.{rest}" if imported else name[0], names)
         # The name of a module is changed where it is imported, an attribute's where it is used.
         if used and (not imported or len(used) > len(imported)):
             found.add((text.count("\n", 0, name.start()) + 1, used))
-    found |= {(text.count("\n", 0, one.start(1)) + 1, one[1]) for one in _MODULE.finditer(text) if one[1] in names}
+    found |= _packages(text, names)
     for statement in _FROM.finditer(text):
         line = text.count("\n", 0, statement.start(1)) + 1
         used_here = {f"{statement[1]}.{name}" for name in re.findall(r"\w+", statement[2])} & names.keys()
@@ -100,10 +102,22 @@ def _used(text: str, names: Mapping[str, str]) -> set[tuple[int, str]]:
     return found
 
 
+def _packages(text: str, names: Mapping[str, str]) -> set[tuple[int, str]]:
+    """Return the lines that import a package of `names`: its name alone may be a word of a comment."""
+    found = set()
+    for statement in _STATEMENT.finditer(text):
+        modules_named = [statement[1]] if statement[1] else [part.strip() for part in statement[2].split(",")]
+        line = text.count("\n", 0, statement.end()) + 1
+        for one in modules_named:
+            old = _IMPORT + one.partition(" ")[0].partition(".")[0]
+            if old in names:
+                found.add((line, old))
+    return found
+
+
 def _bound(text: str) -> dict[str, str]:
-    """Return what each imported name stands for."""
-    found = {statement[1]: statement[1] for statement in _MODULE.finditer(text)}
-    found |= {statement[2]: statement[1] for statement in _MODULE_AS.finditer(text)}
+    """Return what each name that is imported from a module, or with `as`, stands for."""
+    found = {statement[2]: statement[1] for statement in _MODULE_AS.finditer(text)}
     for statement in _FROM.finditer(text):
         for name in _IMPORTED.finditer(statement[2]):
             found[name[2] or name[1]] = f"{statement[1]}.{name[1]}"

@@ -16,7 +16,7 @@ def _workflows(answers: Answers) -> str | None:
 
 
 def _gateway(answers: Answers) -> str | None:
-    if not answers.get("use_kubernetes"):
+    if not (answers.get("use_kubernetes") and answers.get("use_docker")):
         return None
     return (
         "kubernetes/gateway/ routes a host name to the API with the Gateway API. No overlay uses it until you add it: see "
@@ -43,7 +43,7 @@ def _links(answers: Answers) -> str | None:
 
 RELEASE = Release(
     "0.8.0",
-    names={"httpx": "httpx2: import httpx2 as httpx"},
+    names={"import httpx": "httpx2: import httpx2 as httpx"},
     changes=(
         "httpx2 replaces httpx, which has had no release since 2024: the same API under a new name, also in the fixture client. httpx stays "
         "installed until 0.9.0; to use it longer, run `uv add httpx`.",
@@ -54,10 +54,11 @@ RELEASE = Release(
         ),
         with_celery(
             "A chord whose members wait for more than CELERY_RESULT_EXPIRES (an hour) runs its callback: it waits for "
-            "CELERY_RECORDS_EXPIRE (7 days). It used to forget them."
+            "CELERY_RECORDS_EXPIRE (7 days), unless its header contains a group. It used to forget them."
         ),
         with_celery(
-            "Tasks with pydantic=True take models however they are queued, and `async def` ones work: see docs/write-a-task.md."
+            "Tasks with pydantic=True take models however they are queued, except in a step of a chain that lacks arguments, and `async def` "
+            "ones work: see docs/write-a-task.md."
         ),
         "`make update` refuses --pretend, which reported that the project is up to date.",
         _workflows,

@@ -594,13 +594,15 @@ def test_removed_names_are_found_where_they_are_imported_and_where_they_are_used
         ("def test() -> None:\n    import httpx  # noqa\n", [2]),
         ("import json, httpx as client\nclient.get('/')\n", [1]),
         ("from httpx import AsyncClient\nimport httpx.other\nx: AsyncClient\n", [1, 2]),
+        ("import json;import httpx\r\nhttpx.get('/')\r\n", [1]),
         ("import httpx2 as httpx\nhttpx.get('/')\nprint(httpx)\n", []),
+        ("# httpx is gone: import httpx no more\nx = 'httpx'\ndef f(httpx=None): ...\n", []),
         ("from mine import httpx\nhttpx.get('/')\n", []),
     ],
 )
 def test_a_replaced_package_is_found_where_it_is_imported(repository: Repository, text: str, lines: list[int]) -> None:
     outcome = repository.merge(Case({}, {"app/mine.py": text}, {}, {}, {}))
-    found = find(repository.folder, outcome.files, repository.tree({}), {"httpx": "httpx2"})
+    found = find(repository.folder, outcome.files, repository.tree({}), {"import httpx": "httpx2"})
     assert [(one.line, one.old) for one in found] == [(line, "httpx") for line in lines]
 
 
