@@ -47,5 +47,7 @@ def settle(title: str, body: str) -> str:
 if __name__ == "__main__":
     title, result = sys.argv[1:]
     run = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}".format_map(os.environ)
-    report = os.environ["REPORT"] or "The job has no report: it was cancelled, or something other than its tests failed."
+    report = (
+        os.environ["REPORT"] or "The job has no report: it was cancelled, or something other than its tests failed."
+    )
     print(settle(title, "" if result == "success" else f"{report}\n\n{result}: {run}\n"))
