@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import tomllib
 from collections import Counter
@@ -326,15 +328,18 @@ def test_every_compose_command_names_services_that_exist(
 
 
 @pytest.fixture(scope="module")
-def project(render: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(render: Renderer) -> Iterator[Path]:
     """A project with everything, and with the feature of docs/features.md."""
-    folder = render.anew(EVERYTHING, tmp_path_factory.mktemp("pages") / "project")
+    # Not below pytest's folder: each run of pytest as root takes it from the user that PostgreSQL runs as.
+    top = Path(tempfile.mkdtemp(prefix="forge-"))
+    folder = render.anew(EVERYTHING, top / "project")
     python = find_python("3.11") or "3.11"
     install(folder, python)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", "Lock")
     follow_features_page(folder, python)
-    return folder
+    yield folder
+    shutil.rmtree(top, ignore_errors=True)
 
 
 @pytest.mark.matrix
