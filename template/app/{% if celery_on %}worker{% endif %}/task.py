@@ -161,6 +161,11 @@ class AppTask(Task[Any, Any]):
         self.__dict__["tracer"] = tracer
 
     @property
+    def takes_models(self) -> bool:
+        """Whether it has Celery's option `pydantic=True`."""
+        return self._dump_pydantic_arguments is not None
+
+    @property
     def request(self) -> Any:
         """The current request of this task, also if the event loop runs in another thread than the task."""
         return self.request_stack.top or _request.get() or super().request
