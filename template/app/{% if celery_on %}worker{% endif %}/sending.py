@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from app.core.config.celery import celery_settings
 from app.worker import idempotency, job_limit, owners, queue_depth, records
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
-from app.worker.flow_control import Duplicate
+from app.worker.flow_control import Duplicate, NotQueued
 from app.worker.idempotency import Key
 from app.worker.messages import Collected, collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
@@ -122,19 +122,30 @@ def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
 
 
 async def send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
-    """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
+    """Store the records, queue the messages and count the jobs: in one round trip if it is one server.
+
+    What is refused leaves no record, and no job.
+
+    Raises:
+        app.worker.queue_depth.QueueTooLong: a queue has no room.
+        redis.exceptions.RedisError: the broker refused the messages, or does not answer; then they may be queued.
+    """
     confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
-    is_limited = is_depth_limited()
+    is_limited = bool(messages) and is_depth_limited()
     replies = await execute(
         Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
     )
-    for error in failures(replies.broker):
-        if isinstance(error, ResponseError):
-            # Redis refused it: it is not queued.
-            await execute(Commands(before=records.forget(task_ids)))
-        raise error
-    if is_limited:
-        queue_depth.check_queued(replies.broker[0])
+    try:
+        raise_first(replies.broker)
+        if is_limited:
+            queue_depth.check_queued(replies.broker[0])
+    except (ResponseError, NotQueued):
+        removal = [job_limit.removal(owner, task_ids)] if owner else []
+        for error in failures((await execute(Commands(before=[*records.forget(task_ids), *removal]))).before):
+            # The record expires, and the job is counted for a day at most.
+            _logger.warning("task_not_forgotten", task_ids=task_ids[:10], error=repr(error))
+            break
+        raise
     await records.check(to_record, replies.before, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
