@@ -30,6 +30,16 @@ _logger = structlog.get_logger(__name__)
 async def publish_in_session(
     signature: Any, owner: str | None, session: AsyncSession, stored: bool, idempotency_key: str | None
 ) -> AsyncResult[Any]:
+    """Hold the message of a task until the commit, or store it in the outbox if it is to be `stored`.
+
+    Raises:
+        ValueError: the transaction holds too many calls, or the message cannot be collected.
+        app.worker.idempotency.IdempotencyKeyReused: the key was used for another call.
+        app.worker.job_limit.TooManyJobs, NotQueued: a limit refuses it.
+        app.worker.serializer.InvalidArguments: a message cannot contain its arguments.
+        QueueUnavailable: Redis is nearly full, refused or did not answer.
+        sqlalchemy.exc.DBAPIError: the database refuses the key or the row.
+    """
     task_id = job_limit.new_id(signature)
     if not stored:
         await _check_broker()
@@ -61,7 +71,13 @@ async def publish_in_session(
 async def publish_many_in_session(
     signatures: list[Any], owner: str | None, session: AsyncSession
 ) -> list[AsyncResult[Any]]:
-    """Hold the messages of tasks, which are then sent in one step."""
+    """Hold the messages of tasks, which are then sent in one step.
+
+    Raises:
+        RuntimeError: a task made no message.
+        ValueError, app.worker.job_limit.TooManyJobs, NotQueued, app.worker.serializer.InvalidArguments, QueueUnavailable:
+            see `publish_in_session`.
+    """
     task_ids = [job_limit.new_id(signature) for signature in signatures]
     await _check_broker()
     await _check_room(signatures)
