@@ -62,7 +62,7 @@ def hold(session: AsyncSession, send: Send, *, undo: Send | None = None) -> None
         event.listen(sync, "after_transaction_end", _end)
     if len(held.calls) >= MAX_HELD:
         raise ValueError(
-            f"one transaction queues at most {MAX_HELD} tasks; commit in between, or queue one that queues them."
+            f"one transaction holds at most {MAX_HELD} calls of enqueue; commit in between, or queue a task that queues them."
         )
     held.calls.append(_Call(_innermost(sync), send, undo))
 

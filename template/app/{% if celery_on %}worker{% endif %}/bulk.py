@@ -20,11 +20,21 @@ MAX_MANY_BYTES = 32 * 1024 * 1024
 """Bytes of the messages of one call of `enqueue_many`, which Redis takes in one step."""
 
 AT_ONCE = 10
+"""Tasks whose messages are built before the event loop does other work."""
+
 _RECORDS_AT_ONCE = 300
-"""Of many tasks, between which the event loop does other work."""
+"""Records in one round trip."""
 
 
 async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncResult[R]]:
+    """Queue single tasks in one step: all of them or none.
+
+    Raises:
+        ValueError: a message cannot be collected; see `on_loop`.
+        app.worker.job_limit.TooManyJobs, app.worker.flow_control.NotQueued: a limit refuses them.
+        InvalidArguments: a message cannot contain the arguments of one, or all of them are too large.
+        app.worker.broker.QueueUnavailable: Redis refused them, or does not answer; then they may be queued.
+    """
     task_ids = [job_limit.new_id(signature) for signature in signatures]
     async with within_limit():
         await admit(owner, task_ids)
@@ -68,7 +78,12 @@ async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncRe
 
 
 async def send_many(to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]) -> None:
-    """Store the records, then queue the messages."""
+    """Store the records, then queue the messages.
+
+    Raises:
+        app.worker.queue_depth.QueueTooLong: a queue has no room.
+        app.worker.broker.QueueUnavailable: Redis refused them, or does not answer; then they may be queued.
+    """
     async with within_limit():
         for first in range(0, len(to_record), _RECORDS_AT_ONCE):
             part = to_record[first : first + _RECORDS_AT_ONCE]
@@ -77,7 +92,11 @@ async def send_many(to_record: list[Command], to_queue: list[Command], owner: st
 
 
 def in_one_step(messages: list[Command]) -> list[Command]:
-    """Return the commands that queue all messages or none."""
+    """Return the commands that queue all messages or none.
+
+    Raises:
+        InvalidArguments: they have more than `MAX_MANY_BYTES`.
+    """
     if sum(len(message) for _, _, message in messages) > MAX_MANY_BYTES:
         raise InvalidArguments(
             f"the messages have more than {MAX_MANY_BYTES} bytes; call enqueue_many with fewer tasks."

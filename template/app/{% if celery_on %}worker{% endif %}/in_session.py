@@ -2,22 +2,27 @@
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import structlog
+from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.worker import idempotency, job_limit, outbox, owners
+from app.worker import idempotency, job_limit, outbox, owners, queue_depth
 from app.worker.after_commit import hold
-from app.worker.broker import QueueUnavailable, within_limit
+from app.worker.broker import QueueUnavailable, in_thread, within_limit
 from app.worker.bulk import AT_ONCE, in_one_step, send_many
+from app.worker.flow_control import NotQueued
 from app.worker.memory_limit import check_memory
 from app.worker.messages import Collected, collect
 from app.worker.once import claim
-from app.worker.pipeline import Command, Commands, execute
-from app.worker.sending import admit, queued_task, raise_first, send, undo, undoing
+from app.worker.pipeline import Commands, execute
+from app.worker.sending import admit, is_depth_limited, queued_task, raise_first, send, undo, undoing
 from app.worker.typing import AsyncResult
+
+_Call = Callable[[], Awaitable[None]]
 
 _logger = structlog.get_logger(__name__)
 
@@ -25,6 +30,16 @@ _logger = structlog.get_logger(__name__)
 async def publish_in_session(
     signature: Any, owner: str | None, session: AsyncSession, stored: bool, idempotency_key: str | None
 ) -> AsyncResult[Any]:
+    """Hold the message of a task until the commit, or store it in the outbox if it is to be `stored`.
+
+    Raises:
+        ValueError: the transaction holds too many calls, or the message cannot be collected.
+        app.worker.idempotency.IdempotencyKeyReused: the key was used for another call.
+        app.worker.job_limit.TooManyJobs, NotQueued: a limit refuses it.
+        app.worker.serializer.InvalidArguments: a message cannot contain its arguments.
+        QueueUnavailable: Redis is nearly full, refused or did not answer.
+        sqlalchemy.exc.DBAPIError: the database refuses the key or the row.
+    """
     task_id = job_limit.new_id(signature)
     if not stored:
         await _check_broker()
@@ -44,33 +59,45 @@ async def publish_in_session(
             await outbox.add(session, signature.task, task_id, made.message)
             hold(session, outbox.kick, undo=undone)
         else:
+            await _check_room([signature])
             async with within_limit():
                 await admit(owner, [task_id])
-            sent = functools.partial(_send_after_commit, made.record, made.message, owner, task_id, signature.task)
-            hold(session, sent, undo=undone)
+            to_send = functools.partial(send, made.record, [made.message], owner, [task_id])
+            tasks = [(task_id, signature.task)]
+            hold(session, functools.partial(_send_after_commit, to_send, tasks, undone), undo=undone)
     return made.result
 
 
 async def publish_many_in_session(
     signatures: list[Any], owner: str | None, session: AsyncSession
 ) -> list[AsyncResult[Any]]:
-    """Hold the messages of tasks, which are then sent in one step."""
+    """Hold the messages of tasks, which are then sent in one step.
+
+    Raises:
+        RuntimeError: a task made no message.
+        ValueError, app.worker.job_limit.TooManyJobs, NotQueued, app.worker.serializer.InvalidArguments, QueueUnavailable:
+            see `publish_in_session`.
+    """
     task_ids = [job_limit.new_id(signature) for signature in signatures]
     await _check_broker()
+    await _check_room(signatures)
     results, to_record, messages = [], [], []
     with owners.owned_by(owner):
         for number, signature in enumerate(signatures):
             made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_ids[number])
             results.append(made.result)
             to_record.extend(made.record)
-            if made.message is not None:
-                messages.append(made.message)
+            if made.message is None:
+                raise RuntimeError(f"{signature.task} made no message")
+            messages.append(made.message)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
     to_queue = in_one_step(messages)
     async with within_limit():
         await admit(owner, task_ids)
-    hold(session, functools.partial(_send_many_after_commit, to_record, to_queue, owner, task_ids))
+    to_send = functools.partial(send_many, to_record, to_queue, owner, task_ids)
+    tasks = [(task_id, signature.task) for task_id, signature in zip(task_ids, signatures, strict=True)]
+    hold(session, functools.partial(_send_after_commit, to_send, tasks))
     return results
 
 
@@ -81,27 +108,23 @@ async def _check_broker() -> None:
         raise_first((await execute(Commands(broker=[("PING",)]))).broker)
 
 
-async def _send_many_after_commit(
-    to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]
-) -> None:
-    try:
-        await send_many(to_record, to_queue, owner, task_ids)
-    except QueueUnavailable as error:
-        # See _send_after_commit.
-        _logger.error(
-            "tasks_not_queued_after_commit",
-            task_ids=task_ids[:10],
-            tasks=len(task_ids),
-            error=repr(error.__cause__),
-        )
+async def _check_room(signatures: list[Any]) -> None:
+    """Raise an error while nothing is committed yet, if a queue has no room."""
+    if is_depth_limited():
+        for one in {(one.task, one.options.get("queue")): one for one in signatures}.values():
+            await in_thread(queue_depth.check_first, one)
 
 
-async def _send_after_commit(
-    to_record: list[Command], message: Command, owner: str | None, task_id: str, task: str
-) -> None:
+async def _send_after_commit(to_send: _Call, tasks: list[tuple[str, str]], undone: _Call | None = None) -> None:
+    """Send messages, given the ids and the names of their tasks, and what undoes what was stored for a message."""
     try:
         async with within_limit():
-            await send(to_record, [message], owner, [task_id])
-    except QueueUnavailable as error:
+            await to_send()
+    except (QueueUnavailable, NotQueued) as error:
         # The data is committed: after an error the caller would do it twice.
-        _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=repr(error.__cause__))
+        reason = error.__cause__ or error
+        for task_id, task in tasks:
+            _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=repr(reason))
+        if undone and isinstance(reason, ResponseError | NotQueued):
+            # It is not queued; after another error it may be.
+            await undone()

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_OWN_CONNECTION = {"connection", "producer", "publisher"}
+"""Options with which a call of a task has a connection of its own."""
+
 _SMALL_VALUES, _SMALL_LENGTH = 1000, 50_000
 """How much is made into JSON on the event loop: about a millisecond."""
 
@@ -82,6 +85,7 @@ async def enqueue(
         app.worker.idempotency.IdempotencyKeyReused: the key was used for another task or other arguments.
         app.worker.serializer.InvalidArguments: a message cannot contain the arguments, or they are too large for an option.
         app.worker.job_limit.TooManyJobs: the owner has `CELERY_MAX_JOBS_PER_OWNER` unfinished jobs.
+        NotQueued: a rule of the task refuses the call, or `CELERY_MAX_QUEUE_DEPTH` messages wait in its queue.
         QueueFull: Redis uses more than `CELERY_PUBLISH_MEMORY_LIMIT` of its memory limit; never raised in a task.
         QueueUnavailable: Redis refused or did not answer in `CELERY_PUBLISH_TIMEOUT` seconds; the task may still run.
     """
@@ -111,7 +115,7 @@ async def enqueue_once(signature: Signature[Any], owner: str | None, key: Key) -
     For a key that is not made of the call's arguments; `enqueue` has one that is.
 
     Raises:
-        ValueError: it is a chain, group or chord.
+        ValueError: it is a chain, group or chord, or has the option `connection`, `producer` or `publisher`.
         app.worker.idempotency.IdempotencyKeyReused: the key was used with another `call`.
         app.worker.serializer.InvalidArguments, app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable:
             see `enqueue`.
@@ -129,13 +133,15 @@ async def enqueue_many(
     or `debounce`, one after the other. After `QueueUnavailable` it may still be all: give the tasks a `task_id` if they are to be
     queued again under the same ids. Each task is a job of the owner: the limit admits all or none.
 
-    With `after_commit`, a database session, they are queued when its transaction is committed, never if that is rolled back.
+    With `after_commit`, a database session, they are queued when its transaction is committed, never if that is rolled back; none may
+    have the option `connection`, `producer` or `publisher`.
 
     Raises:
-        ValueError: there are more than `MAX_MANY` signatures, or one is a chain, group or chord.
+        ValueError: there are more than `MAX_MANY` signatures, one is a chain, group or chord, or has an option that cannot be used
+            with `after_commit`.
         app.worker.serializer.InvalidArguments: a message cannot contain the arguments of one, they are too large for this
             function, or all of them are.
-        app.worker.job_limit.TooManyJobs, QueueFull, QueueUnavailable: see `enqueue`.
+        app.worker.job_limit.TooManyJobs, NotQueued, QueueFull, QueueUnavailable: see `enqueue`.
     """
     given = list(signatures)
     if len(given) > MAX_MANY:
@@ -146,6 +152,9 @@ async def enqueue_many(
         raise InvalidArguments(
             "arguments are too large for enqueue_many; use enqueue, or store them and queue their name."
         )
+    if after_commit is not None:
+        for signature in given:
+            _check_connection(signature)
     token = one_of_many.set(True)
     try:
         return await _enqueue_many(given, owner, after_commit)
@@ -211,7 +220,7 @@ def _is_single(signature: Any) -> bool:
     return (
         isinstance(signature, TaskSignature)
         and not _is_workflow(signature)
-        and not signature.options.keys() & {"connection", "producer", "publisher"}
+        and not signature.options.keys() & _OWN_CONNECTION
     )
 
 
@@ -221,12 +230,20 @@ def _is_task(signature: Any) -> bool:
 
 
 def _check_single(signature: Any) -> None:
-    if not _is_single(signature):
+    if not isinstance(signature, TaskSignature) or _is_workflow(signature):
         raise ValueError(
             "after_commit, outbox and idempotency_key are for a single task; queue one that queues the chain, group or chord."
         )
+    _check_connection(signature)
     if not _is_small(signature):
         raise InvalidArguments("arguments are too large for this option; store them and queue their name.")
+
+
+def _check_connection(signature: Any) -> None:
+    if signature.options.keys() & _OWN_CONNECTION:
+        raise ValueError(
+            "after_commit, outbox and idempotency_key are not for a task with the option connection, producer or publisher."
+        )
 
 
 def _is_small(signature: Any) -> bool:

@@ -81,10 +81,11 @@ def replay(client: Any, letter_id: str, *, alone: bool = False) -> str | None:
         return None
     message, queue = _made_again(*found, alone=alone)
     headers, task_id = message["headers"], str(message["headers"]["id"])
+    body = decoded(message["body"]) or message["body"]
     # As when Celery publishes: the record of the task, its headers for logs and traces.
     before_task_publish.send(
         sender=headers["task"],
-        body=message["body"],
+        body=body,
         exchange="",
         routing_key=queue,
         headers=headers,
@@ -106,9 +107,7 @@ def replay(client: Any, letter_id: str, *, alone: bool = False) -> str | None:
             # Another replay was faster.
             return None
         raise ResponseError(f"WRONGTYPE the queue {queue} is a {outcome.decode()}")
-    after_task_publish.send(
-        sender=headers["task"], body=message["body"], headers=headers, exchange="", routing_key=queue
-    )
+    after_task_publish.send(sender=headers["task"], body=body, headers=headers, exchange="", routing_key=queue)
     return task_id
 
 

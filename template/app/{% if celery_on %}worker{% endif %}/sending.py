@@ -1,4 +1,4 @@
-"""Send one task's message with its record, and count the job of its owner: what `publish` and its neighbours have in common."""
+"""Send the messages of tasks with their records, and count the jobs of their owner: for `publish`, `bulk` and `in_session`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from app.core.config.celery import celery_settings
 from app.worker import idempotency, job_limit, owners, queue_depth, records
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
-from app.worker.flow_control import Duplicate
+from app.worker.flow_control import Duplicate, NotQueued
 from app.worker.idempotency import Key
 from app.worker.messages import Collected, collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
@@ -25,6 +25,13 @@ _logger = structlog.get_logger(__name__)
 
 
 async def publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
+    """Queue a single task without a thread.
+
+    Raises:
+        app.worker.job_limit.TooManyJobs, NotQueued: a limit refuses it.
+        app.worker.serializer.InvalidArguments: a message cannot contain its arguments.
+        redis.exceptions.RedisError: Redis refused it, or does not answer; then it may be queued.
+    """
     task_ids = [job_limit.new_id(signature)]
     await admit(owner, task_ids)
 
@@ -43,6 +50,14 @@ async def publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
 
 
 async def publish_once(signature: Any, owner: str | None, key: Key, *, limited: bool = True) -> AsyncResult[Any]:
+    """Queue a single task, or return the one that was queued with this key before; `limited`: if the owner's limit admits it.
+
+    Raises:
+        app.worker.idempotency.IdempotencyKeyReused: the key was used for another call.
+        app.worker.job_limit.TooManyJobs, NotQueued, app.worker.serializer.InvalidArguments, redis.exceptions.RedisError:
+            see `publish_on_loop`.
+        app.worker.broker.QueueUnavailable: Redis does not answer.
+    """
     earlier = (await execute(Commands(broker=[("GET", key.name)]))).broker
     raise_first(earlier)
     if earlier[0] is not None:
@@ -85,6 +100,13 @@ async def publish_once(signature: Any, owner: str | None, key: Key, *, limited: 
 
 
 def publish_in_thread(signature: Signature[R], owner: str | None) -> AsyncResult[R]:
+    """Queue a task or a workflow as Celery does, which blocks.
+
+    Raises:
+        app.worker.job_limit.TooManyJobs, NotQueued, app.worker.serializer.InvalidArguments, redis.exceptions.RedisError:
+            see `publish_on_loop`.
+        kombu.exceptions.OperationalError: the broker does not answer.
+    """
     if owner is None:
         return _queue(signature, None)
     task_id = job_limit.admit(owner, signature)
@@ -122,19 +144,30 @@ def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
 
 
 async def send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
-    """Store the records, queue the messages and count the jobs: in one round trip if it is one server."""
+    """Store the records, queue the messages and count the jobs: in one round trip if it is one server.
+
+    What is refused leaves no record, and no job.
+
+    Raises:
+        app.worker.queue_depth.QueueTooLong: a queue has no room.
+        redis.exceptions.RedisError: the broker refused the messages, or does not answer; then they may be queued.
+    """
     confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
-    is_limited = is_depth_limited()
+    is_limited = bool(messages) and is_depth_limited()
     replies = await execute(
         Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
     )
-    for error in failures(replies.broker):
-        if isinstance(error, ResponseError):
-            # Redis refused it: it is not queued.
-            await execute(Commands(before=records.forget(task_ids)))
-        raise error
-    if is_limited:
-        queue_depth.check_queued(replies.broker[0])
+    try:
+        raise_first(replies.broker)
+        if is_limited:
+            queue_depth.check_queued(replies.broker[0])
+    except (ResponseError, NotQueued):
+        removal = [job_limit.removal(owner, task_ids)] if owner else []
+        for error in failures((await execute(Commands(before=[*records.forget(task_ids), *removal]))).before):
+            # The record expires, and the job is counted for a day at most.
+            _logger.warning("task_not_forgotten", task_ids=task_ids[:10], error=repr(error))
+            break
+        raise
     await records.check(to_record, replies.before, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
@@ -142,6 +175,12 @@ async def send(to_record: list[Command], messages: list[Command], owner: str | N
 
 
 async def admit(owner: str | None, task_ids: list[str]) -> None:
+    """Count jobs that are about to be queued, if there is an owner.
+
+    Raises:
+        app.worker.job_limit.TooManyJobs: the limit is reached.
+        redis.exceptions.RedisError: Redis does not answer.
+    """
     if owner:
         replies = await execute(Commands(before=[job_limit.admission(owner, task_ids)]))
         raise_first(replies.before)
@@ -149,6 +188,7 @@ async def admit(owner: str | None, task_ids: list[str]) -> None:
 
 
 async def forget(owner: str | None, task_ids: list[str]) -> None:
+    """Do not count jobs that could not be queued; if Redis does not answer, they are counted for a minute."""
     if owner:
         await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
 
@@ -164,6 +204,7 @@ async def undoing(commands: list[Command]) -> AsyncIterator[None]:
 
 
 async def undo(commands: list[Command]) -> None:
+    """Send the broker what undoes that of a message that is not sent; what fails is logged."""
     if not commands:
         return
     try:
@@ -175,13 +216,20 @@ async def undo(commands: list[Command]) -> None:
 
 
 def is_depth_limited() -> bool:
+    """Return whether `CELERY_MAX_QUEUE_DEPTH` applies here: not to what a task queues."""
     return celery_settings.max_queue_depth > 0 and not is_in_task()
 
 
 def raise_first(replies: list[Any]) -> None:
+    """Raise the first exception among replies.
+
+    Raises:
+        redis.exceptions.RedisError: Redis refused a command, or does not answer.
+    """
     for error in failures(replies):
         raise error
 
 
 def queued_task(task_id: str) -> AsyncResult[Any]:
+    """Return the result of a task that was queued before."""
     return cast("AsyncResult[Any]", current_app.AsyncResult(task_id))

@@ -119,7 +119,7 @@ class AppTask(Task[Any, Any]):
                 result = event_loop.run(function(*args, **kwargs))
             finally:
                 _request.reset(token)
-            # As Celery's wrapper does it for a `def` body.
+            # Celery's wrapper gets a coroutine and does not dump it. Its `pydantic_dump_kwargs` are not known here.
             return result.model_dump(mode="json") if has_models and isinstance(result, BaseModel) else result
 
         cls.run = staticmethod(run_async) if isinstance(run, staticmethod) else run_async
@@ -159,6 +159,11 @@ class AppTask(Task[Any, Any]):
         if self.version is not None:
             tracer = payload_versions.upgrade(self, tracer)
         self.__dict__["tracer"] = tracer
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether it has Celery's option `pydantic=True`."""
+        return self._dump_pydantic_arguments is not None
 
     @property
     def request(self) -> Any:

@@ -20,11 +20,14 @@ from app.core.config.celery import celery_settings
 from app.core.database import get_db, session_scope
 from app.models.tasks import OnceKey
 from app.tasks.process_task import process_task
-from app.worker import after_commit, job_limit
+from app.worker import after_commit, history, job_limit, messages, owners
+from app.worker.broker import results_client
+from app.worker.flow_control import Unique
 from app.worker.job_limit import TooManyJobs
 from app.worker.once import once
-from app.worker.publish import QueueUnavailable, enqueue, enqueue_many, status_of
+from app.worker.publish import Duplicate, QueueTooLong, QueueUnavailable, enqueue, enqueue_many, status_of
 from app.worker.serializer import InvalidArguments
+from app.worker.task import AppTask
 
 pytestmark = pytest.mark.anyio
 
@@ -224,6 +227,104 @@ async def test_redis_that_refuses_after_the_commit_is_logged_and_not_raised(
     assert queued.id in out
 
 
+@pytest.mark.parametrize("reason", ["QueueTooLong", "ResponseError"])
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_task_that_is_refused_after_the_commit_is_logged_and_leaves_no_record_and_no_job(
+    reason: str,
+    number: int,
+    broker: Any,
+    db: AsyncSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if reason == "QueueTooLong":
+        monkeypatch.setattr(celery_settings, "max_queue_depth", 2)
+    owner = f"refused-{reason}-{number}"
+    if number == 1:
+        queued = [await enqueue(process_task.s({}), owner, after_commit=db)]
+    else:
+        queued = await enqueue_many([process_task.s({})] * number, owner, after_commit=db)
+    if reason == "QueueTooLong":
+        broker.lpush("high", "a", "b")
+    else:
+        broker.set(f"high{messages.keys().ending(owners.PRIORITY)}", "no list")
+    await db.commit()
+    out = capfd.readouterr().out + caplog.text
+    for result in queued:
+        (line,) = [one for one in out.splitlines() if "task_not_queued_after_commit" in one and result.id in one]
+        assert process_task.name in line
+        assert reason in line
+        assert history.read(result.id) is None
+    assert results_client().zcard(job_limit.jobs_key(owner)) == 0
+
+
+async def test_a_unique_task_that_is_refused_after_the_commit_may_be_queued_again(
+    broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing() -> None:
+        """Do nothing."""
+
+    monkeypatch.setattr(celery_settings, "max_queue_depth", 1)
+    alone: Any = celery_app.task(name="test.alone", unique=Unique(), queue_name="high")(nothing)
+    try:
+        await enqueue(alone.s(), after_commit=db)
+        broker.lpush("high", "a")
+        await db.commit()
+        broker.delete("high")
+        again = await enqueue(alone.s())
+        assert not isinstance(again, Duplicate)
+        assert _queued(broker) == [again.id]
+    finally:
+        celery_app.tasks.unregister(alone)
+
+
+async def test_a_full_queue_refuses_before_the_commit(
+    broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery_settings, "max_queue_depth", 1)
+    first = await enqueue(process_task.s({}), after_commit=db, idempotency_key="first")
+    await db.commit()
+    with pytest.raises(QueueTooLong):
+        await enqueue(process_task.s({}), after_commit=db)
+    with pytest.raises(QueueTooLong):
+        await enqueue_many([process_task.s({}).set(queue="long"), process_task.s({})], after_commit=db)
+    await enqueue(process_task.s({}), after_commit=db, outbox=True)
+    again = await enqueue(process_task.s({}), after_commit=db, idempotency_key="first")
+    assert again.id == first.id, "nothing is queued"
+    await db.rollback()
+
+
+async def test_many_tasks_are_held_or_none(broker: Any, db: AsyncSession) -> None:
+    with celery_app.connection_for_write() as connection:
+        own = process_task.s({}).set(connection=connection)
+        with pytest.raises(ValueError, match="connection, producer or publisher"):
+            await enqueue_many([process_task.s({}), own], after_commit=db)
+        with pytest.raises(ValueError, match="connection, producer or publisher"):
+            await enqueue(own, after_commit=db)
+    await db.commit()
+    assert _queued(broker) == []
+
+
+class _Silent(AppTask):
+    def apply_async(self, *_: Any, **__: Any) -> Any:
+        return None
+
+
+async def test_a_task_that_makes_no_message_is_an_error(broker: Any, db: AsyncSession) -> None:
+    def nothing() -> None:
+        """Do nothing."""
+
+    silent: Any = celery_app.task(name="test.silent", base=_Silent)(nothing)
+    try:
+        with pytest.raises(RuntimeError, match=r"test\.silent"):
+            await enqueue_many([process_task.s({}), silent.s()], after_commit=db)
+    finally:
+        celery_app.tasks.unregister(silent)
+    await db.commit()
+    assert _queued(broker) == []
+
+
 async def test_redis_that_refuses_before_the_commit_is_an_error(
     broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +357,7 @@ async def test_a_transaction_holds_a_bounded_number_of_tasks(broker: Any, db: As
     monkeypatch.setattr(after_commit, "MAX_HELD", 2)
     for _ in range(2):
         await enqueue(process_task.s({}), after_commit=db)
-    with pytest.raises(ValueError, match="at most 2 tasks"):
+    with pytest.raises(ValueError, match="at most 2 calls of enqueue"):
         await enqueue(process_task.s({}), after_commit=db)
     await db.commit()
     assert len(_queued(broker)) == 2

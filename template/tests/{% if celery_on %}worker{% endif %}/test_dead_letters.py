@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery.exceptions import Reject, Retry
+from celery.signals import after_task_publish, before_task_publish
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.celery import celery_app
@@ -239,6 +240,22 @@ def test_a_step_of_a_workflow_is_replayed_alone_if_asked_for(broker: Any) -> Non
     assert (args, kwargs) == ([{"a": 1}], {})
     assert [embedded[step] for step in ("callbacks", "chain", "chord")] == [None] * 3
     assert queued["headers"]["group"] is None
+
+
+def test_a_replay_is_announced_with_the_body_as_celery_announces_it(broker: Any) -> None:
+    seen: list[Any] = []
+
+    def note(body: Any, **_: object) -> None:
+        seen.append(body[:2])
+
+    before_task_publish.connect(note)
+    after_task_publish.connect(note)
+    try:
+        assert replay.replay(broker, _stored(broker, received({"a": 1})))
+    finally:
+        before_task_publish.disconnect(note)
+        after_task_publish.disconnect(note)
+    assert seen == [([{"a": 1}], {})] * 2
 
 
 def test_a_message_that_cannot_be_decoded_is_replayed_as_it_is(broker: Any) -> None:

@@ -28,9 +28,10 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from app.core.celery import celery_app
 from app.core.config.celery import celery_settings
 from app.tasks.process_task import process_task
-from app.worker import bulk, memory_limit, owners, pipeline, publish
+from app.worker import bulk, history, job_limit, memory_limit, owners, pipeline, publish
+from app.worker.broker import results_client
 from app.worker.job_limit import TooManyJobs
-from app.worker.publish import QueueFull, QueueUnavailable, enqueue, enqueue_many, status_of
+from app.worker.publish import QueueFull, QueueTooLong, QueueUnavailable, enqueue, enqueue_many, status_of
 from app.worker.serializer import InvalidArguments
 from tests import ROOT
 from tests.worker.test_jobs import _running
@@ -383,6 +384,19 @@ async def test_while_a_thousand_tasks_are_built_other_requests_run(broker: Any) 
     done.set()
     await watcher
     assert longest < took / 4, (longest, took)
+
+
+async def test_a_task_that_a_full_queue_refuses_leaves_no_record_and_no_job(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery_settings, "max_queue_depth", 1)
+    await enqueue(process_task.s({}))
+    with pytest.raises(QueueTooLong):
+        await enqueue(process_task.s({}).set(task_id="one"), "refused")
+    with pytest.raises(QueueTooLong):
+        await enqueue_many([process_task.s({}).set(task_id="many")], "refused")
+    assert history.read("one") is history.read("many") is None
+    assert results_client().zcard(job_limit.jobs_key("refused")) == 0
 
 
 async def test_many_tasks_are_queued_or_none(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
 """POST /tasks: clients queue the tasks that allow it, with arguments that fit their parameters."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
+from uuid import UUID, uuid4
 
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, HttpUrl
+from kombu.utils.json import loads
+from pydantic import BaseModel, Field, HttpUrl, SecretStr
 
 from app.api.owner import current_owner
 from app.api.task_access import TaskViewer, operator_or_owner
@@ -46,6 +49,28 @@ class Order(BaseModel):
     page: HttpUrl
     due: datetime = Field(alias="dueAt")
     paper: Paper = Paper.A4
+    reference: UUID = Field(default_factory=uuid4)
+
+
+class Login(BaseModel):
+    """What JSON does not keep."""
+
+    token: SecretStr
+
+
+class Visit(BaseModel):
+    """What kombu's JSON keeps."""
+
+    at: datetime
+    user: UUID
+
+
+def _log_in(login: Login | None = None) -> None:
+    """Log in."""
+
+
+def _count(visit: Visit) -> None:
+    """Count a visit."""
 
 
 async def _charge(order: Order, since: datetime | None = None) -> str:
@@ -77,6 +102,8 @@ def tasks() -> Iterator[dict[str, Any]]:
     made: dict[str, Any] = {
         "probe.render": celery_app.task(name="probe.render", submit=True)(_render),
         "probe.charge": celery_app.task(name="probe.charge", submit=True, pydantic=True)(_charge),
+        "probe.login": celery_app.task(name="probe.login", submit=True, pydantic=True)(_log_in),
+        "probe.count": celery_app.task(name="probe.count", submit=True)(_count),
         "probe.moment": celery_app.task(name="probe.moment", submit=True, queue_name="long")(_moment),
         "probe.nothing": celery_app.task(name="probe.nothing", submit=True)(_nothing),
         "probe.unique": celery_app.task(name="probe.unique", submit=True, unique=Unique())(_nothing),
@@ -214,6 +241,22 @@ async def test_a_task_with_pydantic_gets_the_model(http: httpx.AsyncClient, drai
     assert status is not None
     assert (status.status, status.result) == ("SUCCESS", "https://shop.example/7 2026 a4 2025")
     await _submit(http, 422, "probe.charge", {"order": {**order, "page": "7"}})
+
+
+async def test_a_model_that_json_does_not_keep_is_a_422(http: httpx.AsyncClient) -> None:
+    for key in (None, "k"):
+        problem = await _submit(http, 422, "probe.login", {"login": {"token": "hidden"}}, key)
+        assert problem["errors"][0]["loc"] == ["body", "arguments", "login"]
+        assert "hidden" not in json.dumps(problem)
+    assert _queued() == []
+    await _submit(http, 202, "probe.login")
+
+
+async def test_a_model_of_a_task_without_pydantic_keeps_its_types(http: httpx.AsyncClient) -> None:
+    await _submit(http, 202, "probe.count", {"visit": {"at": "2026-11-27T08:00:00Z", "user": str(UUID(int=7))}})
+    (message,) = _queued()
+    _, kwargs, _ = loads(base64.b64decode(message["body"]))
+    assert kwargs == {"visit": {"at": datetime(2026, 11, 27, 8, tzinfo=UTC), "user": UUID(int=7)}}
 
 
 async def test_a_task_without_parameters_needs_no_arguments(http: httpx.AsyncClient) -> None:

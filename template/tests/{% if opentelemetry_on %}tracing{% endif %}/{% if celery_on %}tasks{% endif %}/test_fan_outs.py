@@ -13,10 +13,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.core.celery import celery_app
 from app.features.tracing.tasks.config import tracing_settings
 from app.tasks.process_task import process_task
+from app.worker import dead_letters, flow_control, replay
 from app.worker.flow_control import Rate
 from app.worker.publish import enqueue, enqueue_many
 from app.worker.task import AppTask
 from tests.worker.fixtures import Drain
+from tests.worker.test_dead_letters import received
 
 pytestmark = pytest.mark.anyio
 
@@ -110,3 +112,16 @@ async def test_all_are_in_one_trace_unless_it_is_set(member: Any, exporter: InMe
         await enqueue_many([member.s(), member.s()])
     drain()
     assert _sizes(exporter) == [17]
+
+
+@pytest.mark.parametrize("body", [None, b"\xff"], ids=["JSON", "unknown"])
+async def test_the_replay_of_a_dead_letter_is_traced(body: bytes | None, exporter: InMemorySpanExporter) -> None:
+    client: Any = flow_control.client()
+    client.flushdb()
+    message = received()
+    message.body = body or message.body
+    dead_letters.keep(message, ValueError("no"))
+    with trace.get_tracer("test").start_as_current_span("request"):
+        assert replay.replay(client, dead_letters.letters(client)[0].letter_id)
+    assert _sizes(exporter) == [2]
+    client.flushdb()

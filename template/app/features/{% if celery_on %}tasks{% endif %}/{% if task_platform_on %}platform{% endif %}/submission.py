@@ -104,13 +104,10 @@ async def _submit(submission: Any, owner: str, idempotency_key: str | None) -> S
         raise invalid(("body", "eta"), "must be at most a day ahead")
     # What is not given has the default of the task's release that runs it.
     arguments = submission.arguments.model_dump(by_alias=True, exclude_unset=True)
-    for name, value in submission.arguments:
-        if isinstance(value, BaseModel) and name in submission.arguments.model_fields_set:
-            # The task validates it again: a URL, for example, may then be text.
-            parameter = str(type(submission.arguments).model_fields[name].alias)
-            arguments[parameter] = value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    given = {"queue": submission.queue, "countdown": submission.countdown, "eta": submission.eta}
     task: Any = celery_app.tasks[submission.task]
+    if task.takes_models:
+        arguments |= _models_as_json(submission.arguments)
+    given = {"queue": submission.queue, "countdown": submission.countdown, "eta": submission.eta}
     options = {name: value for name, value in given.items() if value is not None}
     if submission.eta is not None and submission.eta <= now:
         # Workers cannot read every time of the first year.
@@ -123,6 +120,30 @@ async def _submit(submission: Any, owner: str, idempotency_key: str | None) -> S
         call = idempotency.digest([idempotency.digest_of_call(signature), given])
         result = await enqueue_once(signature, owner, idempotency.Key(name, call, idempotency.EXPIRES))
     return Submitted(task_id=result.id, task=submission.task)
+
+
+def _models_as_json(arguments: BaseModel) -> dict[str, Any]:
+    """Return the arguments that are models as JSON, from which the task makes the models again.
+
+    Raises:
+        fastapi.exceptions.RequestValidationError: JSON does not keep a model, such as one with a `SecretStr`.
+    """
+    found: dict[str, Any] = {}
+    for name, value in arguments:
+        if isinstance(value, BaseModel) and name in arguments.model_fields_set:
+            parameter = str(type(arguments).model_fields[name].alias)
+            if not _is_kept(value):
+                raise invalid(("body", "arguments", parameter), "cannot be queued: JSON does not keep its values")
+            found[parameter] = value.model_dump(mode="json", by_alias=True, exclude_unset=True, round_trip=True)
+    return found
+
+
+def _is_kept(value: BaseModel) -> bool:
+    try:
+        # With the defaults: some differ each time.
+        return type(value).model_validate(value.model_dump(mode="json", by_alias=True, round_trip=True)) == value
+    except ValueError:
+        return False
 
 
 def _model(task: Any, number: int) -> Any:

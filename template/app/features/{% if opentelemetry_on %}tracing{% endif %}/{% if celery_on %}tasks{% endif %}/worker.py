@@ -41,7 +41,7 @@ def _published(sender: str, headers: dict[str, Any], body: Any, routing_key: str
 def _starts_in_fan_out(headers: dict[str, Any], body: Any) -> bool:
     """Return whether a task is one of many that are queued at once, and not a retry or a later step of one."""
     # Only the last step of a chain, which is the first of the list, knows its group.
-    steps = body[2].get("chain")
+    steps = body[2].get("chain") if isinstance(body, list | tuple) else None
     group = steps[0]["options"].get("group_id") if steps else headers.get("group")
     if group:
         headers[_GROUP] = group
