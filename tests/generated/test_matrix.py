@@ -15,7 +15,7 @@ from tests.generated.life import check, find_python, install, own_tests
 pytestmark = pytest.mark.matrix
 
 
-def tests_of_the_database(project: Path) -> list[str]:
+def modules_of_the_database(project: Path) -> list[str]:
     """Return the test modules that use a database; the others prove the same with every one."""
     uses = re.compile(r"app\.core\.database|app\.features\.accounts|alembic")
     paths = [path for path in sorted((project / "tests").rglob("test_*.py")) if uses.search(path.read_text("utf-8"))]
@@ -43,7 +43,7 @@ def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, p
         # On one machine test_life.py runs the tests of the other databases; a matrix of machines runs them all.
         return
     extra = {"TEST_DATABASE_URL": request.getfixturevalue("mariadb")} if database == "mysql" else {}
-    chosen = [] if "FORGE_PYTHON" in os.environ else [f"ARGS={' '.join(tests_of_the_database(folder))}"]
+    chosen = [] if "FORGE_PYTHON" in os.environ else [f"ARGS={' '.join(modules_of_the_database(folder))}"]
     own_tests(folder, python, "test", *chosen, extra=extra)
     if database == "mysql":
         # What differs with the database and needs a worker: dumps and their restore.
