@@ -74,6 +74,18 @@ LISTED = (
         "docs/add-a-feature.md",
     ),
     Listed(
+        ".*",
+        "is a row with a test of its own",
+        "tests/test_specification.py::test_each_row_names_tests_that_run_in_ci",
+        "docs/specification.md",
+    ),
+    Listed(
+        ".*",
+        "installs other generators",
+        "tests/test_benchmarks.py::test_the_comparison_is_about_the_measured_versions",
+        "docs/comparison.md",
+    ),
+    Listed(
         r"render_invoice\.delay\(.7.\)",
         "shows what mypy refuses",
         "project/tests/worker/test_typing.py::test_mypy_rejects_each_wrong_call_and_no_right_one",
@@ -88,7 +100,7 @@ LISTED = (
     # Forge's own commands.
     Listed(r"make (setup|check|test|matrix)( ARGS=.*)?", "runs this test", ".ci/run::make matrix", FORGE),
     Listed(
-        r"make (demo|docs|pictures|pins|release|chaos|fuzz|bench)( .*)?",
+        r"make (demo|docs|pictures|pins|beyond|release|chaos|fuzz|bench)( .*)?",
         "takes minutes, or changes the repository",
         MAKE,
         FORGE,
@@ -501,7 +513,7 @@ class Dev:
         found: list[str] = []
 
         def is_dead() -> bool:
-            found.extend(re.findall(r'"id":\s*"([^"]+)"', self._cli("dead", "list", "--json")))
+            found.extend(re.findall(r'"letter_id":\s*"([^"]+)"', self._cli("dead", "list", "--json")))
             return bool(found)
 
         wait_until("a dead letter", is_dead, self.process, COMMAND_LIMIT)
@@ -541,7 +553,7 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
     os.killpg(running.process.pid, signal.SIGINT)
     running.process.wait(60)
     for path in written:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 @pytest.mark.matrix
