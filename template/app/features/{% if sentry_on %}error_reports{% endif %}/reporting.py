@@ -2,9 +2,7 @@
 
 import sentry_sdk
 from sentry_sdk.integrations import Integration
-from sentry_sdk.integrations.fastapi import FastApiIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration
-from sentry_sdk.integrations.starlette import StarletteIntegration
 from sentry_sdk.types import Event, Hint
 
 from app.core.config import defaults
@@ -28,12 +26,7 @@ def start(*more: Integration) -> None:
         max_request_body_size="never",
         # The integrations for databases and Redis would add every statement and key to a report.
         auto_enabling_integrations=False,
-        integrations=[
-            StarletteIntegration(),
-            FastApiIntegration(),
-            LoggingIntegration(level=None, event_level=None),
-            *more,
-        ],
+        integrations=[LoggingIntegration(level=None, event_level=None), *more],
     )
 
 
