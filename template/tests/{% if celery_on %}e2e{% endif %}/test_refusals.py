@@ -87,14 +87,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[faults.Se
 def workers(
     broker: Any, server: tuple[faults.Server, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Running]]:
-    """Give a worker of each pool. The results of prefork are stored elsewhere, those of threads in the same Valkey."""
+    """Give a worker of each pool. The results of prefork are stored elsewhere, those of threads in the same Valkey.
+
+    They send no events: Celery's loop, which hands out the tasks, publishes those itself and waits for a paused server.
+    """
     folder = tmp_path_factory.mktemp("workers")
     url = server[0].url
     running = {
-        "prefork": start_worker(folder / "p.log", "-Q", "default", **FAST, CELERY_BROKER_URL=url(1)),
+        "prefork": start_worker(
+            folder / "p.log",
+            *("-Q", "default", "--without-heartbeat"),
+            **FAST,
+            CELERY_BROKER_URL=url(1),
+        ),
         "threads": start_worker(
             folder / "t.log",
-            *("-Q", "high"),
+            *("-Q", "high", "--without-heartbeat"),
             pool="threads",
             **FAST,
             CELERY_BROKER_URL=url(1),
