@@ -146,7 +146,7 @@ def test_frozen_redis_is_a_503_within_three_seconds(stack: Stack, broker: Any) -
             assert time.monotonic() - start < 3
         start = time.monotonic()
         assert stack.http.get("/health").status_code == 200
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 1.5
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: stack.http.post("/process", json={"a": 1}).status_code == 200, 60, "tasks to run again")
