@@ -14,12 +14,13 @@ HIDDEN = "app/features/tasks/platform.py"
 EDITED = ("README.md", "app/core/celery.py", "docs/celery.md")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("tag", "answers"),
     [
         ("v0.6.0", {"profile": "standard"}),
-        pytest.param("v0.1.0", {"profile": "production"}, marks=pytest.mark.matrix),
-        pytest.param("v0.6.0", {"profile": "standard", "auth": "none", "scheduler": "none"}, marks=pytest.mark.matrix),
+        ("v0.1.0", {"profile": "production"}),
+        ("v0.6.0", {"profile": "standard", "auth": "none", "scheduler": "none"}),
     ],
     ids=str,
 )

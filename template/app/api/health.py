@@ -8,6 +8,8 @@ import structlog
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
+from app.core.logging import error_repr
+
 router = APIRouter(tags=["health"])
 
 checks: dict[str, Callable[[], Awaitable[object]]] = {}
@@ -50,6 +52,6 @@ async def _result(name: str) -> str:
     # Each driver raises its own exceptions; here they all mean that the server is unavailable.
     except Exception as error:  # noqa: BLE001
         # The response only names the check: the error may contain addresses, so it is only logged.
-        _logger.warning("not_ready", check=name, error=repr(error))
+        _logger.warning("not_ready", check=name, error=error_repr(error))
         return "unavailable"
     return "ok"

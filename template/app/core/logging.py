@@ -74,6 +74,11 @@ def configure_logging() -> None:
     )
 
 
+def error_repr(error: BaseException) -> str:
+    """Return the class and the arguments of an error: the `repr` of redis-py's errors (8.1.0) leaves the message out."""
+    return BaseException.__repr__(error)
+
+
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """structlog's formatter, which copies no more of a structlog record than its event: half of the time of a line."""
 

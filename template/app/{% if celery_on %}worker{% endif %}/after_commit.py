@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util.concurrency import await_
 
+from app.core.logging import error_repr
+
 Send = Callable[[], Awaitable[object]]
 
 MAX_HELD = 1000
@@ -114,7 +116,7 @@ async def _send_all(sends: list[Send]) -> None:
     # In the order in which they were held: those that come together share a round trip.
     for outcome in await asyncio.gather(*(_awaited(send) for send in sends), return_exceptions=True):
         if isinstance(outcome, Exception):
-            _logger.error("not_sent_after_commit", error=repr(outcome))
+            _logger.error("not_sent_after_commit", error=error_repr(outcome))
         elif isinstance(outcome, BaseException):
             raise outcome
 

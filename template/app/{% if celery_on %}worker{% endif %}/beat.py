@@ -10,6 +10,7 @@ from typing import Any
 from celery.beat import SchedulingError
 from celery.utils.log import get_logger
 
+from app.core.logging import error_repr
 from app.worker import liveness, schedule_control, schedule_health, summer_time
 from app.worker.broker import OUTAGES
 from app.worker.schedule_control import Description
@@ -101,7 +102,7 @@ class HeartbeatScheduler:
             for name, request in schedule_control.requests().items():
                 self._run_now(name, request)
         except OUTAGES as error:
-            _logger.warning("the schedule's entries are not stored, or not run as asked for: %r", error)
+            _logger.warning("the schedule's entries are not stored, or not run as asked for: %s", error_repr(error))
 
     def _run_now(self, name: str, request: str) -> None:
         entry = self.find_entry(name)
@@ -117,7 +118,7 @@ class HeartbeatScheduler:
             except SchedulingError as error:
                 if isinstance(_cause(error), OUTAGES):
                     raise _cause(error) from error
-                _logger.error("the schedule's entry %r cannot be run: %r", name, error)
+                _logger.error("the schedule's entry %r cannot be run: %s", name, error_repr(error))
         schedule_control.done(name, request)
 
     def _describe(self, entry: Any) -> Description:
@@ -146,7 +147,7 @@ class HeartbeatScheduler:
             liveness.touch_probe_file("beat")
             liveness.send_heartbeat("beat")
         except OUTAGES as error:
-            _logger.warning("beat's heartbeat failed: %r", error)
+            _logger.warning("beat's heartbeat failed: %s", error_repr(error))
 
 
 def _cause(error: BaseException) -> BaseException:

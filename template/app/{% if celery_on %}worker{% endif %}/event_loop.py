@@ -18,6 +18,7 @@ from celery._state import get_current_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_shutdown, worker_shutdown
 
+from app.core.logging import error_repr
 from app.worker.interruption import Interruptible
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class _ProcessLoop:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 # A coroutine that calls `sys.exit` ends, and asyncio stops the loop, which the other tasks still need.
-                _logger.warning("task_loop_restarted", error=repr(error))
+                _logger.warning("task_loop_restarted", error=error_repr(error))
 
     def run(self, coroutine: Coroutine[Any, Any, T], supervising: Supervisor | None = None) -> T:
         return self._run_in_background(coroutine, supervising) if self.background else self._run_here(coroutine)

@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 from app.core.config.celery import celery_settings
 from app.core.config.redis_url import for_redis_py
+from app.core.logging import error_repr
 from app.worker import flow_scripts as scripts
 from app.worker import messages
 from app.worker.broker import in_thread
@@ -300,7 +301,7 @@ def _try(command: tuple[Any, ...], event: str, task_id: str) -> None:
     try:
         call(command)
     except RedisError as error:
-        _logger.warning(event, task_id=task_id, error=repr(error))
+        _logger.warning(event, task_id=task_id, error=error_repr(error))
 
 
 def _declared(task: Any, option: str, kind: type) -> Any:

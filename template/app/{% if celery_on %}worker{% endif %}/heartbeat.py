@@ -7,6 +7,7 @@ from typing import Any
 from celery import bootsteps
 from celery.utils.log import get_logger
 
+from app.core.logging import error_repr
 from app.worker.broker import OUTAGES, own_channel
 
 _logger = get_logger(__name__)
@@ -56,5 +57,5 @@ class HeartbeatThread(bootsteps.StartStopStep):
                         if stopped.wait(self.interval):
                             return
             except OUTAGES as error:
-                _logger.warning("%s failed: %r; next attempt in %s s", self.label, error, self.interval)
+                _logger.warning("%s failed: %s; next attempt in %s s", self.label, error_repr(error), self.interval)
                 stopped.wait(self.interval)

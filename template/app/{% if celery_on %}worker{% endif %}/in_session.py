@@ -10,6 +10,7 @@ import structlog
 from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.logging import error_repr
 from app.worker import idempotency, job_limit, outbox, owners, queue_depth
 from app.worker.after_commit import hold
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
@@ -124,7 +125,7 @@ async def _send_after_commit(to_send: _Call, tasks: list[tuple[str, str]], undon
         # The data is committed: after an error the caller would do it twice.
         reason = error.__cause__ or error
         for task_id, task in tasks:
-            _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=repr(reason))
+            _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=error_repr(reason))
         if undone and isinstance(reason, ResponseError | NotQueued):
             # It is not queued; after another error it may be.
             await undone()

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from app.core.logging import error_repr
 from app.worker.broker import OUTAGES, broker_client
 
 KEY = "beat:last_runs"
@@ -37,5 +38,5 @@ def _with_client(call: Callable[[Any], Any]) -> Any:
         with broker_client() as client:
             return call(client)
     except OUTAGES as error:
-        _logger.warning("the last runs of the schedule cannot be read or stored: %r", error)
+        _logger.warning("the last runs of the schedule cannot be read or stored: %s", error_repr(error))
         return None

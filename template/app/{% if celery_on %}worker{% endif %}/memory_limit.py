@@ -7,6 +7,7 @@ import structlog
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker.broker import QueueUnavailable
 from app.worker.pipeline import Commands, execute, is_one_server
 from app.worker.task import is_in_task
@@ -65,7 +66,7 @@ def _share(reply: Any) -> float:
     if isinstance(reply, NoPermissionError):
         if not _memory.is_forbidden:
             _memory.is_forbidden = True
-            _logger.warning("memory_not_checked", error=repr(reply))
+            _logger.warning("memory_not_checked", error=error_repr(reply))
         return 0.0
     if isinstance(reply, Exception):
         # The server is down or frozen, as the task's own commands will find.

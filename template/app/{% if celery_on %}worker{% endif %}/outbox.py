@@ -19,6 +19,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import session_scope
+from app.core.logging import error_repr
 from app.models.tasks import OutboxMessage
 from app.worker import idempotency, job_limit, once, records
 from app.worker.broker import QueueUnavailable, within_limit
@@ -158,7 +159,7 @@ async def _publish(to_record: list[Command], to_count: list[Command], messages: 
     recorded, counted = replies.before[: len(to_record)], replies.before[len(to_record) :]
     await records.check(to_record, recorded, task_ids)
     for error in failures(counted):
-        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
+        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=error_repr(error))
     outcomes = zip(messages.items(), replies.broker[0], strict=True)
     return {
         row_id: f"the Redis key {one.queue!r} is a {outcome.decode()}, not a queue"
@@ -215,7 +216,7 @@ class _Relay:
         except Exception as error:  # noqa: BLE001 - whatever it was, the next pass tries again
             # Once for each outage.
             if not self._is_blocked:
-                _logger.warning("outbox_blocked", error=repr(error.__cause__ or error))
+                _logger.warning("outbox_blocked", error=error_repr(error.__cause__ or error))
             self._is_blocked = True
         else:
             if self._is_blocked:

@@ -15,6 +15,7 @@ import structlog
 from celery import current_app
 from celery.worker.control import control_command
 
+from app.core.logging import error_repr
 from app.worker import worker_reports
 from app.worker.broker import OUTAGES, lua_script
 from app.worker.flow_control import client as shared_client
@@ -73,7 +74,7 @@ class PausedQueues(HeartbeatThread):
                 _logger.info("queue_resumed", queue=queue)
             self._report(shared_client())
         except OUTAGES as error:
-            _logger.warning("paused_queues_not_applied", error=repr(error), action="tried again")
+            _logger.warning("paused_queues_not_applied", error=error_repr(error), action="tried again")
 
     def _pause(self, paused: dict[str, datetime]) -> None:
         for queue in sorted(self._consumed() & set(paused)):
@@ -130,4 +131,4 @@ def _broadcast(queue: str) -> None:
         current_app.control.broadcast(_COMMAND)
     except OUTAGES as error:
         # It is stored: each worker applies it with its next report.
-        _logger.warning("paused_queues_not_broadcast", queue=queue, error=repr(error))
+        _logger.warning("paused_queues_not_broadcast", queue=queue, error=error_repr(error))

@@ -9,6 +9,7 @@ from celery.app.task import Context
 from celery.exceptions import NotRegistered, Reject
 from celery.worker import state
 
+from app.core.logging import error_repr
 from app.worker import dead_letters
 from app.worker.broker import OUTAGES
 
@@ -56,7 +57,7 @@ def fail(message: Any, error: BaseException) -> None:
         dead_letters.store(message, error)
     except (*OUTAGES, Reject) as outage:
         # Not acknowledged: it is redelivered after the visibility timeout.
-        _logger.error("message_not_dead_lettered", error=repr(outage))
+        _logger.error("message_not_dead_lettered", error=error_repr(outage))
 
 
 def _guarded(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:

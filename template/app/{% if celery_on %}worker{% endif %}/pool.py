@@ -20,6 +20,7 @@ from celery.exceptions import Ignore, SoftTimeLimitExceeded, WorkerLostError, Wo
 from celery.signals import worker_ready
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import event_loop
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Job(ApplyResult):
             raise
         except (SystemExit, KeyboardInterrupt) as error:
             # As when a prefork process ends: requeued, up to the redelivery limit.
-            self._fail(WorkerLostError(f"the task raised {error!r}"))
+            self._fail(WorkerLostError(f"the task raised {error_repr(error)}"))
             return
         except Exception as error:  # noqa: BLE001 - the tracer reports what a task raises; this is a failure of the tracer
             self._fail(error)

@@ -20,6 +20,7 @@ from celery.signals import before_task_publish
 from redis.exceptions import NoScriptError, RedisError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker.broker import result_key, results_client
 from app.worker.messages import collect_record
 from app.worker.owners import HEADER, owner_key
@@ -141,7 +142,7 @@ def forget(task_ids: Iterable[str]) -> list[Command]:
 
 def warn_not_recorded(task_ids: Iterable[str], error: Exception) -> None:
     """Log that tasks have no record. They can still be queued, as the broker may be another server."""
-    _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=repr(error))
+    _logger.warning("tasks_not_recorded", task_ids=sorted(task_ids)[:10], error=error_repr(error))
 
 
 def _known_by_text(command: Command) -> Command:

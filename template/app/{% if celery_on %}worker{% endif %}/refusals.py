@@ -8,6 +8,8 @@ import structlog
 from celery import bootsteps
 from celery.worker import state
 
+from app.core.logging import error_repr
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _state: Any = state
 _logger = structlog.get_logger("app.worker")
@@ -27,7 +29,7 @@ class Refusals:
     def refused(self, error: Exception) -> None:
         """Start a pause."""
         if not self._pause:
-            _logger.warning("broker_refuses", error=repr(error), action="tried again until it accepts")
+            _logger.warning("broker_refuses", error=error_repr(error), action="tried again until it accepts")
         self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
         self._until = time.monotonic() + self._pause
 

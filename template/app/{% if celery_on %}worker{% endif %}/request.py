@@ -6,6 +6,7 @@ from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.worker import dead_letters, waiting
 from app.worker.redelivery import RedeliveryLimitExceeded, RequeuingRequest
 from app.worker.time_limits import enforceable_limits
@@ -39,7 +40,7 @@ class AppRequest(RequeuingRequest):
         try:
             dead_letters.keep(request.message, error)
         except RedisError as outage:
-            raise Reject(f"the dead letter could not be stored: {outage!r}", requeue=True) from outage
+            raise Reject(f"the dead letter could not be stored: {error_repr(outage)}", requeue=True) from outage
 
     def _announce_revoked(self, *args: Any, **kwargs: Any) -> None:
         super()._announce_revoked(*args, **kwargs)

@@ -15,6 +15,7 @@ from celery import current_app, states
 from kombu.utils.json import dumps, loads
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import history, owners, payload_versions
 from app.worker.broker import result_key, results_client
 from app.worker.history import TaskRecord
@@ -156,7 +157,7 @@ def _arguments(task: Any, stored: dict[str, Any]) -> tuple[list[Any], dict[str, 
         return payload_versions.upgraded(task, version, args, kwargs)
     except Exception as error:
         # What an upgrade function raises.
-        raise ValueError(repr(error)) from error
+        raise ValueError(error_repr(error)) from error
 
 
 def _options(record: TaskRecord, stored: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from celery.result import ResultSet
 from redis.exceptions import NoPermissionError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import owners, records, redelivery, rerun, revocation, start, task_progress
 from app.worker.broker import OUTAGES, kept_lua_script, lua_script
 from app.worker.job_limit import jobs_key
@@ -204,7 +205,7 @@ class RetriedWrites:
             write()
         except OUTAGES as error:
             self._information_refused_at = time.monotonic()
-            _logger.warning("state_not_stored", task_id=task_id, state=state, error=repr(error))
+            _logger.warning("state_not_stored", task_id=task_id, state=state, error=error_repr(error))
 
 
 class ResultBackend(RetriedWrites, WorkflowFailures, RedisBackend):
@@ -260,14 +261,14 @@ def retry_until_stored(write: Callable[[], None], task_id: str, state: str) -> N
                 break
             if not is_logged:
                 is_logged = True
-                _logger.warning("result_store_refuses", task_id=task_id, state=state, error=repr(refusal))
+                _logger.warning("result_store_refuses", task_id=task_id, state=state, error=error_repr(refusal))
             threading.Event().wait(pause)
         except SoftTimeLimitExceeded as error:
             # The work is done: the hard limit would report it as failed.
             refusal = error
             break
         pause = min(2 * pause, _MAX_PAUSE)
-    _logger.error("result_not_stored", task_id=task_id, state=state, error=repr(refusal), action="requeued")
+    _logger.error("result_not_stored", task_id=task_id, state=state, error=error_repr(refusal), action="requeued")
     raise Reject(f"{state} could not be stored: {refusal!r}", requeue=True) from refusal
 
 

@@ -20,6 +20,7 @@ from celery.worker.control import control_command
 from celery.worker.control import revoke as _revoke_in_worker
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.worker import history
 from app.worker.broker import lua_script, results_client
 from app.worker.status import read_status
@@ -105,7 +106,7 @@ def _revoke(state: Any, task_id: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         store(maybe_list(task_id) or [])
     except RedisError as error:
-        _logger.warning("revocation_not_stored", task_ids=task_id, error=repr(error))
+        _logger.warning("revocation_not_stored", task_ids=task_id, error=error_repr(error))
     return _revoke_in_worker(state, task_id, *args, **kwargs)
 
 

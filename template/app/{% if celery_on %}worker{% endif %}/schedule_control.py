@@ -11,6 +11,7 @@ from typing import Any
 from celery.utils import uuid
 from celery.utils.log import get_logger
 
+from app.core.logging import error_repr
 from app.worker import last_runs, liveness, schedule_health
 from app.worker.broker import OUTAGES, broker_client, lua_script
 
@@ -108,7 +109,7 @@ def record_run(entry: str, task_id: str) -> None:
             pipe.expire(RUNS, _EXPIRES)
             pipe.execute()
     except OUTAGES as error:
-        _logger.warning("the last run of the schedule's entry %r is not stored: %r", entry, error)
+        _logger.warning("the last run of the schedule's entry %r is not stored: %s", entry, error_repr(error))
 
 
 def requests() -> dict[str, str]:

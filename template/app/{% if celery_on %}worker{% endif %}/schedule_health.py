@@ -5,6 +5,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from app.core.logging import error_repr
 from app.worker.broker import OUTAGES, broker_client, in_thread
 
 KEY = "schedule:failed"
@@ -52,4 +53,4 @@ def _write(change: Callable[[Any], Any]) -> None:
         with broker_client() as client:
             change(client)
     except OUTAGES as error:
-        _logger.warning("the state of the schedule's entries is not stored: %r", error)
+        _logger.warning("the state of the schedule's entries is not stored: %s", error_repr(error))

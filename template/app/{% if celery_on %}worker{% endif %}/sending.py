@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import idempotency, job_limit, owners, queue_depth, records
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
 from app.worker.flow_control import Duplicate, NotQueued
@@ -125,7 +126,7 @@ def publish_in_thread(signature: Signature[R], owner: str | None) -> AsyncResult
             job_limit.confirm(owner, task_id)
         except RedisError as error:
             # It is queued: after an error the caller would queue it twice.
-            _logger.warning("job_not_counted", task_ids=[task_id], error=repr(error))
+            _logger.warning("job_not_counted", task_ids=[task_id], error=error_repr(error))
     return result
 
 
@@ -165,13 +166,13 @@ async def send(to_record: list[Command], messages: list[Command], owner: str | N
         removal = [job_limit.removal(owner, task_ids)] if owner else []
         for error in failures((await execute(Commands(before=[*records.forget(task_ids), *removal]))).before):
             # The record expires, and the job is counted for a day at most.
-            _logger.warning("task_not_forgotten", task_ids=task_ids[:10], error=repr(error))
+            _logger.warning("task_not_forgotten", task_ids=task_ids[:10], error=error_repr(error))
             break
         raise
     await records.check(to_record, replies.before, task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
-        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=repr(error))
+        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=error_repr(error))
 
 
 async def admit(owner: str | None, task_ids: list[str]) -> None:
@@ -212,7 +213,7 @@ async def undo(commands: list[Command]) -> None:
             raise_first((await execute(Commands(broker=commands))).broker)
     except QueueUnavailable as error:
         # What was stored expires.
-        _logger.warning("task_not_forgotten", error=repr(error.__cause__))
+        _logger.warning("task_not_forgotten", error=error_repr(error.__cause__ or error))
 
 
 def is_depth_limited() -> bool:

@@ -19,6 +19,7 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import redelivery
 from app.worker.pool import TaskPool as ThreadsPool
 
@@ -78,7 +79,7 @@ def _excuse(task_ids: list[str]) -> None:
     try:
         redelivery.excuse_redeliveries(task_ids)
     except RedisError as error:
-        _logger.warning("redeliveries_not_excused", error=repr(error))
+        _logger.warning("redeliveries_not_excused", error=error_repr(error))
 
 
 def _running_ids() -> list[str]:

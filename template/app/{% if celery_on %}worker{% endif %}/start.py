@@ -10,6 +10,7 @@ import structlog
 from celery.exceptions import Ignore
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.worker import redelivery, revocation
 
 _logger = structlog.get_logger("app.worker")
@@ -82,7 +83,7 @@ def _is_revoked(request: Any) -> bool:
         return look_up(request.id)
     except RedisError as error:
         # At least once: a task that cannot be looked up runs.
-        _logger.warning("revocation_not_checked", task_id=request.id, error=repr(error))
+        _logger.warning("revocation_not_checked", task_id=request.id, error=error_repr(error))
         return False
 
 
@@ -91,5 +92,5 @@ def _count(task_id: str) -> int:
         return redelivery.count_redelivery(task_id)
     except RedisError as error:
         # Raising would end the task before it ran; a delivery that is not counted only postpones the limit.
-        _logger.warning("redelivery_not_counted", task_id=task_id, error=repr(error))
+        _logger.warning("redelivery_not_counted", task_id=task_id, error=error_repr(error))
         return 0

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from celery import current_app
 
+from app.core.logging import error_repr
 from app.worker.broker import OUTAGES
 from app.worker.task import current_request
 
@@ -97,7 +98,7 @@ class _Report:
         try:
             self.write()
         except OUTAGES as error:
-            _logger.warning("progress_not_stored", task_id=self._request.id, error=repr(error))
+            _logger.warning("progress_not_stored", task_id=self._request.id, error=error_repr(error))
         finally:
             with self._writing:
                 self._has_ended = True
@@ -134,7 +135,7 @@ class _Writer:
             try:
                 left[-1].write()
             except OUTAGES as error:
-                _logger.warning("progress_not_stored", tasks=len(left), error=repr(error))
+                _logger.warning("progress_not_stored", tasks=len(left), error=error_repr(error))
                 self.add(*left)
                 return _PAUSE_AFTER_REFUSAL
             left.pop()

@@ -33,6 +33,7 @@ from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.logging import error_repr
 from app.worker import transport_scripts as scripts
 from app.worker.refusals import Refusals
 
@@ -169,7 +170,7 @@ class QoS(base.QoS):
         except (*self.channel.connection_errors, ResponseError) as error:
             # A channel must be closed during an outage too.
             _logger.warning(
-                "messages_not_requeued", error=repr(error), action="redelivered after the visibility timeout"
+                "messages_not_requeued", error=error_repr(error), action="redelivered after the visibility timeout"
             )
         self._delivered.clear()
         with self._lock:

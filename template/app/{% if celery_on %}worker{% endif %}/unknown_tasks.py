@@ -12,6 +12,7 @@ from celery.exceptions import NotRegistered
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import payload_versions
 from app.worker.poison_messages import fail
 
@@ -51,7 +52,7 @@ class UnknownTaskHandler(bootsteps.Step):
         try:
             waited = _seconds_since_first_seen(message.channel.client, task_id)
         except RedisError as outage:
-            _logger.warning("unknown_task_not_counted", task=name, task_id=task_id, error=repr(outage))
+            _logger.warning("unknown_task_not_counted", task=name, task_id=task_id, error=error_repr(outage))
             waited = 0.0
         if waited < celery_settings.unknown_task_wait:
             _logger.warning("unknown_task_requeued", task=name, task_id=task_id, waited=round(waited, 1))

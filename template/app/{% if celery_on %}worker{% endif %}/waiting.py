@@ -18,6 +18,7 @@ from celery.states import IGNORED, REJECTED, RETRY
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import flow_scripts as scripts
 from app.worker import messages, revocation
 from app.worker.broker import lua_script
@@ -73,8 +74,10 @@ def limit_starts(task: Any, tracer: Callable[..., Any]) -> Callable[..., Any]:
         try:
             outcome, *other = _start(rules, names, task_id, tag, request)
         except RedisError as error:
-            _logger.warning("task_not_started", task=task.name, task_id=task_id, error=repr(error), action="requeued")
-            return _end_with(REJECTED, Reject(repr(error), requeue=True))
+            _logger.warning(
+                "task_not_started", task=task.name, task_id=task_id, error=error_repr(error), action="requeued"
+            )
+            return _end_with(REJECTED, Reject(error_repr(error), requeue=True))
         if outcome == "waiting":
             _logger.debug("task_waits", task=task.name, task_id=task_id)
             return _end_with(IGNORED, Ignore("waits"))
@@ -157,7 +160,7 @@ def _end(rules: Rules, names: dict[str, str], task_id: str, tag: str, *, keeps_u
         _END(client(), [messages.keys().unacked_index], [*_times(), task_id, tag, unique, *waited_for])
     except RedisError as error:
         # The slot is free when the message is acknowledged.
-        _logger.warning("slot_not_given_back", task_id=task_id, error=repr(error))
+        _logger.warning("slot_not_given_back", task_id=task_id, error=error_repr(error))
 
 
 def _times() -> list[Any]:

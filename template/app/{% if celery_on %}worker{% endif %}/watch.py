@@ -16,6 +16,7 @@ from celery import states
 from redis.exceptions import RedisError
 
 from app.core.config.celery import celery_settings
+from app.core.logging import error_repr
 from app.worker import history
 from app.worker.broker import in_thread
 from app.worker.history import TaskRecord
@@ -179,9 +180,10 @@ class _Hub:
             task.cancel()
 
     def _failed(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
+        error = None if task.cancelled() else task.exception()
+        if error:
             # Nobody waits for what no longer comes.
-            _logger.error("watching_failed", error=repr(task.exception()))
+            _logger.error("watching_failed", error=error_repr(error))
             self.stop_all()
             self.close()
 
@@ -197,7 +199,7 @@ class _Hub:
             except* (RedisError, OSError) as errors:
                 if not self._is_interrupted:
                     self._is_interrupted = True
-                    _logger.warning("watching_interrupted", error=repr(errors.exceptions[0]))
+                    _logger.warning("watching_interrupted", error=error_repr(errors.exceptions[0]))
             finally:
                 await connection.disconnect(nowait=True)
             # Without a subscription, records are still read.

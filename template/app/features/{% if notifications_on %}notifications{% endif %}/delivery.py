@@ -6,6 +6,7 @@ import secrets
 import structlog
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.features.notifications.service import Notification, Sender
 from app.worker.broker import results_client
 
@@ -63,5 +64,5 @@ def send_once(notification: Notification, sender: Sender) -> bool:
         client.set(key, _SENT, ex=KEPT)
     except RedisError as error:
         # It was sent; raising would send it again.
-        _logger.warning("notification_not_recorded", notification=notification.key, error=repr(error))
+        _logger.warning("notification_not_recorded", notification=notification.key, error=error_repr(error))
     return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.core.logging import error_repr
 from app.features.notifications.config import notification_settings
 
 # API, beat and most workers never send a notification: httpx2 is imported with the sender (40 ms, 5 MB).
@@ -106,7 +107,7 @@ class WebhookSender:
             with request as response, contextlib.suppress(httpx.TransportError):
                 _drain(response)
         except httpx.TransportError as error:
-            raise TemporaryNotificationError(f"the receiver did not respond: {error!r}") from error
+            raise TemporaryNotificationError(f"the receiver did not respond: {error_repr(error)}") from error
         if response.is_success:
             return
         reason = f"the receiver responded with {response.status_code} {response.reason_phrase}".rstrip()

@@ -10,6 +10,7 @@ from redis.exceptions import LockError, RedisError
 from app.core.config import require_safe_settings
 from app.core.config.celery import celery_settings
 from app.core.config.redis_url import for_redis_py
+from app.core.logging import error_repr
 from app.features.redbeat.config import redbeat_settings
 from app.worker.beat import HeartbeatScheduler
 
@@ -50,7 +51,7 @@ class LockedScheduler(RedBeatScheduler):
             return float(super().tick(**kwargs))
         except RedisError as error:
             # Tasks that were not sent are still due at the next tick.
-            _logger.warning("Redis is unreachable, retrying: %r", error)
+            _logger.warning("Redis is unreachable, retrying: %s", error_repr(error))
             return float(self.max_interval)
 
     def close(self) -> None:
@@ -60,7 +61,7 @@ class LockedScheduler(RedBeatScheduler):
             try:
                 self._own_lock.release()
             except RedisError as error:
-                _logger.warning("The lock was not released and will expire: %r", error)
+                _logger.warning("The lock was not released and will expire: %s", error_repr(error))
         super().close()
 
     def _restore(self) -> None:

@@ -8,6 +8,7 @@ from celery.signals import task_success
 from kombu.exceptions import LimitExceeded, OperationalError
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.worker.broker import broker_client
 
 _KEY = "tasks:last_success"
@@ -36,4 +37,4 @@ def _store(sender: Any, **_: object) -> None:
             client.hset(_KEY, sender.name, time.time())
     except (LimitExceeded, OperationalError, RedisError, OSError) as error:
         # The task has succeeded; at worst a false alarm follows.
-        _logger.warning("last_success_not_kept", task=sender.name, error=repr(error))
+        _logger.warning("last_success_not_kept", task=sender.name, error=error_repr(error))

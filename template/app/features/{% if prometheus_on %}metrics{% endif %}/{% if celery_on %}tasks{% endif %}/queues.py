@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from app.core.logging import error_repr
 from app.features.metrics.tasks import last_success
 from app.worker.broker import broker_channel
 from app.worker.liveness import EXPIRES, count_workers
@@ -34,7 +35,7 @@ class QueueMetrics(Collector):
             yield from _read()
             up = 1
         except (LimitExceeded, OperationalError, RedisError, OSError) as error:
-            _logger.warning("queues_not_read", error=repr(error))
+            _logger.warning("queues_not_read", error=error_repr(error))
             up = 0
         yield GaugeMetricFamily("celery_broker_up", "Whether the broker is reachable.", value=up)
 
