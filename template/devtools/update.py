@@ -110,12 +110,20 @@ def report_file() -> Path:
     return ROOT / git("rev-parse", "--git-path", f"forge-update/{git('rev-parse', '--show-prefix') or '.'}/report.txt")
 
 
-def is_newest() -> bool:
-    """Return whether the template has no newer release than this project.
+def is_newest(arguments: list[str]) -> bool:
+    """Return whether the template has no newer release than this project; `arguments` are those of the update.
 
     If Copier cannot find out, the answer is no: the update then reports the reason.
+
+    Raises:
+        Problem: the update is not one to the newest release.
     """
-    command = [_uv(), "tool", "run", "--from", COPIER[-1], "copier", "check-update", "--quiet"]
+    if any(re.match(r"--vcs-ref\b|-r", argument) for argument in arguments):
+        raise Problem(
+            "--if-newer looks for the newest release, and --vcs-ref names another one: leave one of them out."
+        )
+    prereleases = ["--prereleases"] if not {"--prereleases", "-g"}.isdisjoint(arguments) else []
+    command = [_uv(), "tool", "run", "--from", COPIER[-1], "copier", "check-update", "--quiet", *prereleases]
     return subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, check=False).returncode == 0
 
 
@@ -177,7 +185,7 @@ def update(arguments: list[str], *, test: bool, if_newer: bool) -> int:
             f"--if-newer; `copier check-update` only looks for one. To see the changes, update, then undo it: {UNDO}"
         )
     source = check()
-    if if_newer and is_newest():
+    if if_newer and is_newest(arguments):
         print("update: the template has no newer release.")
         return 0
     report = report_file()

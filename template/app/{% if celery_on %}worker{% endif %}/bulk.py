@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from app.worker import job_limit, owners, records
 from app.worker.broker import within_limit
+from app.worker.job_limit import Jobs
 from app.worker.messages import on_loop
 from app.worker.pipeline import Command, Commands, execute
 from app.worker.sending import admit, forget, send
@@ -37,7 +38,7 @@ async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncRe
     """
     task_ids = [job_limit.new_id(signature) for signature in signatures]
     async with within_limit():
-        await admit(owner, task_ids)
+        jobs = await admit(owner, task_ids)
     to_record: list[Command] = []
     to_queue: list[Command] = []
     # Each is in the middle of Celery's `apply_async` until all are sent, so that none is reported as published before.
@@ -63,13 +64,14 @@ async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncRe
         for task in publishing:
             if task.done():
                 task.result()
-        await send_many(to_record, in_one_step(to_queue), owner, task_ids)
+        check_size(to_queue)
+        await send_many(to_record, to_queue, jobs)
         for number, event in enumerate(sent):
             event.set()
             await asyncio.gather(*publishing[number * AT_ONCE : (number + 1) * AT_ONCE])
         return [task.result() for task in publishing]
     except Exception:
-        await forget(owner, task_ids)
+        await forget(jobs)
         raise
     finally:
         for task in publishing:
@@ -77,22 +79,23 @@ async def publish_many(signatures: list[Any], owner: str | None) -> list[AsyncRe
         await asyncio.gather(*publishing, return_exceptions=True)
 
 
-async def send_many(to_record: list[Command], to_queue: list[Command], owner: str | None, task_ids: list[str]) -> None:
-    """Store the records, then queue the messages.
+async def send_many(to_record: list[Command], to_queue: list[Command], jobs: Jobs) -> None:
+    """Store the records, then queue the messages: all of them or none.
 
     Raises:
         app.worker.queue_depth.QueueTooLong: a queue has no room.
         app.worker.broker.QueueUnavailable: Redis refused them, or does not answer; then they may be queued.
     """
+    recorded: list[str] = []
     async with within_limit():
         for first in range(0, len(to_record), _RECORDS_AT_ONCE):
             part = to_record[first : first + _RECORDS_AT_ONCE]
-            await records.check(part, (await execute(Commands(before=part))).before, task_ids)
-        await send([], to_queue, owner, task_ids)
+            recorded += await records.check(part, (await execute(Commands(before=part))).before, jobs.task_ids)
+        await send([], to_queue, jobs, recorded)
 
 
-def in_one_step(messages: list[Command]) -> list[Command]:
-    """Return the commands that queue all messages or none.
+def check_size(messages: list[Command]) -> None:
+    """Return if Redis may take all messages in one step.
 
     Raises:
         InvalidArguments: they have more than `MAX_MANY_BYTES`.
@@ -101,7 +104,3 @@ def in_one_step(messages: list[Command]) -> list[Command]:
         raise InvalidArguments(
             f"the messages have more than {MAX_MANY_BYTES} bytes; call enqueue_many with fewer tasks."
         )
-    by_queue: dict[str, list[str]] = {}
-    for _, queue, message in messages:
-        by_queue.setdefault(queue, []).append(message)
-    return [("MULTI",), *(("LPUSH", queue, *values) for queue, values in by_queue.items()), ("EXEC",)]

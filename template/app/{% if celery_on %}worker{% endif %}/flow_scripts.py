@@ -308,9 +308,9 @@ return 1
 """
 
 PUBLISH = """#!lua
--- Queue messages, or none if a queue has as many as it may have.
+-- Queue messages, or none if a queue has as many as it may have, or is no list.
 -- KEYS: the list of each message
--- ARGV: limit, end of the lists' names by priority separated by spaces, for each message its queue, the messages
+-- ARGV: limit or 0, end of the lists' names by priority separated by spaces, for each message its queue, the messages
 local limit, number, added = tonumber(ARGV[1]), #KEYS, {}
 for i = 1, number do
     added[ARGV[2 + i]] = (added[ARGV[2 + i]] or 0) + 1
@@ -320,7 +320,7 @@ for queue, more in pairs(added) do
     for ending in string.gmatch(ARGV[2], '%S+') do
         length = length + redis.call('LLEN', queue .. ending)
     end
-    if length + more > limit then
+    if limit > 0 and length + more > limit then
         return {queue, length}
     end
 end

@@ -1,6 +1,7 @@
 """Send the messages of tasks when the transaction of a database session is committed."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -14,13 +15,14 @@ from app.core.logging import error_repr
 from app.worker import idempotency, job_limit, outbox, owners, queue_depth
 from app.worker.after_commit import hold
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
-from app.worker.bulk import AT_ONCE, in_one_step, send_many
+from app.worker.bulk import AT_ONCE, check_size, send_many
 from app.worker.flow_control import NotQueued
+from app.worker.job_limit import Jobs
 from app.worker.memory_limit import check_memory
 from app.worker.messages import Collected, collect
 from app.worker.once import claim
 from app.worker.pipeline import Commands, execute
-from app.worker.sending import admit, is_depth_limited, queued_task, raise_first, send, undo, undoing
+from app.worker.sending import admit, forget, is_depth_limited, queued_task, raise_first, send, undo, undoing
 from app.worker.typing import AsyncResult
 
 _Call = Callable[[], Awaitable[None]]
@@ -49,7 +51,9 @@ async def publish_in_session(
     if made.message is None:
         return made.result
     undone = functools.partial(undo, made.undo) if made.undo else None
-    async with undoing(made.undo):
+    # A key is given back with its savepoint if an error is raised: the caller may commit nevertheless.
+    savepoint = contextlib.nullcontext() if idempotency_key is None else session.begin_nested()
+    async with undoing(made.undo), savepoint:
         if idempotency_key is not None:
             key = idempotency.key_of_call(owner, idempotency_key, signature)
             earlier = await claim(session, key.name, f"{key.call} {task_id}", timedelta(seconds=key.expires))
@@ -62,10 +66,9 @@ async def publish_in_session(
         else:
             await _check_room([signature])
             async with within_limit():
-                await admit(owner, [task_id])
-            to_send = functools.partial(send, made.record, [made.message], owner, [task_id])
-            tasks = [(task_id, signature.task)]
-            hold(session, functools.partial(_send_after_commit, to_send, tasks, undone), undo=undone)
+                jobs = await admit(owner, [task_id])
+            to_send = functools.partial(send, made.record, [made.message], jobs)
+            hold(session, functools.partial(_send_after_commit, to_send, jobs, [signature], undone), undo=undone)
     return made.result
 
 
@@ -93,12 +96,11 @@ async def publish_many_in_session(
             messages.append(made.message)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-    to_queue = in_one_step(messages)
+    check_size(messages)
     async with within_limit():
-        await admit(owner, task_ids)
-    to_send = functools.partial(send_many, to_record, to_queue, owner, task_ids)
-    tasks = [(task_id, signature.task) for task_id, signature in zip(task_ids, signatures, strict=True)]
-    hold(session, functools.partial(_send_after_commit, to_send, tasks))
+        jobs = await admit(owner, task_ids)
+    to_send = functools.partial(send_many, to_record, messages, jobs)
+    hold(session, functools.partial(_send_after_commit, to_send, jobs, signatures))
     return results
 
 
@@ -116,16 +118,20 @@ async def _check_room(signatures: list[Any]) -> None:
             await in_thread(queue_depth.check_first, one)
 
 
-async def _send_after_commit(to_send: _Call, tasks: list[tuple[str, str]], undone: _Call | None = None) -> None:
-    """Send messages, given the ids and the names of their tasks, and what undoes what was stored for a message."""
+async def _send_after_commit(to_send: _Call, jobs: Jobs, signatures: list[Any], undone: _Call | None = None) -> None:
+    """Send the messages of signatures; `undone` undoes what was stored for a message."""
     try:
         async with within_limit():
             await to_send()
     except (QueueUnavailable, NotQueued) as error:
         # The data is committed: after an error the caller would do it twice.
         reason = error.__cause__ or error
-        for task_id, task in tasks:
-            _logger.error("task_not_queued_after_commit", task=task, task_id=task_id, error=error_repr(reason))
-        if undone and isinstance(reason, ResponseError | NotQueued):
-            # It is not queued; after another error it may be.
-            await undone()
+        for task_id, signature in zip(jobs.task_ids, signatures, strict=True):
+            _logger.error(
+                "task_not_queued_after_commit", task=signature.task, task_id=task_id, error=error_repr(reason)
+            )
+        if isinstance(reason, ResponseError | NotQueued):
+            # They are not queued; after another error they may be.
+            await forget(jobs)
+            if undone:
+                await undone()

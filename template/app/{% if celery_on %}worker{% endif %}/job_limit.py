@@ -1,6 +1,6 @@
 """The limit on an owner's unfinished jobs. A job is what one call of `enqueue` queues, whatever that queues later."""
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from celery.canvas import group
@@ -26,14 +26,20 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
         redis.call('ZREM', KEYS[1], id)
     end
 end
-if redis.call('ZCARD', KEYS[1]) + #ARGV - 4 > tonumber(ARGV[1]) then
-    return 0
-end
+local new = {}
 for number = 5, #ARGV do
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[number])
+    if not redis.call('ZSCORE', KEYS[1], ARGV[number]) then
+        new[#new + 1] = ARGV[number]
+    end
+end
+if redis.call('ZCARD', KEYS[1]) + #new > tonumber(ARGV[1]) then
+    return false
+end
+for _, id in ipairs(new) do
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), id)
 end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return 1
+return new
 """
 
 # XX: not if it has ended since.
@@ -50,8 +56,17 @@ class TooManyJobs(Exception):
     """The owner has as many unfinished jobs as `CELERY_MAX_JOBS_PER_OWNER` allows."""
 
 
-def admit(owner: str, signature: Signature[Any]) -> str | None:
-    """Count a job that is about to be queued, and return the id that it must get; None for a group, whose end is not known.
+class Jobs(NamedTuple):
+    """What is queued, with the owner who may have a limited number of them."""
+
+    owner: str | None
+    task_ids: list[str]
+    new: list[str]
+    """Those that were not counted before. The others were queued, or may have been, under the same ids."""
+
+
+def admit(owner: str, signature: Signature[Any]) -> Jobs | None:
+    """Count a job that is about to be queued, and return it with the id that it must get; None for a group: its end is not known.
 
     Raises:
         TooManyJobs: the limit is reached.
@@ -59,27 +74,28 @@ def admit(owner: str, signature: Signature[Any]) -> str | None:
     """
     if isinstance(signature, group):
         return None
-    task_id = new_id(signature)
-    check_admitted(results_client().execute_command(*admission(owner, [task_id])))
-    return task_id
+    task_ids = [new_id(signature)]
+    return admitted(owner, task_ids, results_client().execute_command(*admission(owner, task_ids)))
 
 
-def confirm(owner: str, task_id: str) -> None:
-    """Count a job that was queued until it ends.
-
-    Raises:
-        redis.exceptions.RedisError: Redis does not answer.
-    """
-    results_client().execute_command(*confirmation(owner, [task_id]))
-
-
-def remove(owner: str, task_id: str) -> None:
-    """Do not count a job that could not be queued.
+def confirm(jobs: Jobs) -> None:
+    """Count jobs that were queued until they end.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
     """
-    results_client().execute_command(*removal(owner, [task_id]))
+    for command in confirmation(jobs):
+        results_client().execute_command(*command)
+
+
+def remove(jobs: Jobs) -> None:
+    """Do not count jobs that could not be queued.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    for command in removal(jobs):
+        results_client().execute_command(*command)
 
 
 def new_id(signature: Signature[Any]) -> str:
@@ -88,27 +104,28 @@ def new_id(signature: Signature[Any]) -> str:
 
 
 def admission(owner: str, task_ids: list[str]) -> Command:
-    """Return the command that counts jobs that are about to be queued: all or none of them; see `check_admitted`."""
+    """Return the command that counts jobs that are about to be queued: all or none of them; see `admitted`."""
     # They may never be published: a process that dies before leaves them counted for a minute only.
     states = result_key("/")[:-1]
     limit = celery_settings.max_jobs_per_owner
     return "EVAL", _ADMIT, 1, jobs_key(owner), limit, _PUBLISHED_WITHIN, states, COUNTED_FOR, *task_ids
 
 
-def check_admitted(reply: Any) -> None:
-    """Return if the reply to `admission` admits the jobs.
+def admitted(owner: str, task_ids: list[str], reply: Any) -> Jobs:
+    """Return the jobs, given the reply to `admission`.
 
     Raises:
         TooManyJobs: the limit is reached.
     """
-    if not reply:
+    if reply is None:
         limit = celery_settings.max_jobs_per_owner
         raise TooManyJobs(f"You have {limit} jobs that have not ended: wait until one has.")
+    return Jobs(owner, task_ids, [task_id.decode() for task_id in reply])
 
 
-def confirmation(owner: str, task_ids: list[str]) -> Command:
-    """Return the command that counts jobs that were queued until they end."""
-    return "EVAL", _CONFIRM, 1, jobs_key(owner), COUNTED_FOR, *task_ids
+def confirmation(jobs: Jobs) -> list[Command]:
+    """Return the commands that count jobs that were queued until they end."""
+    return [("EVAL", _CONFIRM, 1, jobs_key(jobs.owner), COUNTED_FOR, *jobs.task_ids)] if jobs.owner else []
 
 
 def addition(owner: str, task_ids: list[str]) -> Command:
@@ -116,9 +133,9 @@ def addition(owner: str, task_ids: list[str]) -> Command:
     return "EVAL", _CONFIRM.replace("'XX', ", ""), 1, jobs_key(owner), COUNTED_FOR, *task_ids
 
 
-def removal(owner: str, task_ids: list[str]) -> Command:
-    """Return the command after which jobs that could not be queued are not counted."""
-    return "ZREM", jobs_key(owner), *task_ids
+def removal(jobs: Jobs) -> list[Command]:
+    """Return the commands after which jobs that could not be queued are not counted."""
+    return [("ZREM", jobs_key(jobs.owner), *jobs.new)] if jobs.owner and jobs.new else []
 
 
 def jobs_key(owner: str) -> bytes:

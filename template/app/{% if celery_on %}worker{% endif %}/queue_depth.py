@@ -9,7 +9,7 @@ from app.core.config.celery import celery_settings
 from app.worker import messages
 from app.worker.flow_control import NotQueued, client
 from app.worker.flow_scripts import PUBLISH
-from app.worker.pipeline import Command
+from app.worker.pipeline import Command, failures
 
 _RETRY_AFTER = 10
 
@@ -41,30 +41,35 @@ def check_first(signature: Any) -> None:
         raise _too_long(queue, length)
 
 
-def limited(to_queue: list[Command]) -> list[Command]:
-    """Return the commands that queue the same messages, all or none, if there is room for them; see `check_queued`."""
+def publication(to_queue: list[Command], limit: int) -> list[Command]:
+    """Return the commands that queue messages, all or none; see `check_queued`.
+
+    Args:
+        to_queue: `LPUSH` with one message each.
+        limit: how many messages a queue may have then, or 0.
+    """
+    if not limit and len(to_queue) < 2:
+        return to_queue
     keys = messages.keys()
-    lists: list[str] = []
-    texts: list[str] = []
-    for command in to_queue:
-        if command[0] == "LPUSH":
-            _, name, *pushed = command
-            lists += [name] * len(pushed)
-            texts += pushed
-    queues = map(keys.queue, lists)
-    limit, endings = celery_settings.max_queue_depth, " ".join(keys.endings)
-    return [("EVAL", PUBLISH, len(lists), *lists, limit, endings, *queues, *texts)]
+    lists = [name for _, name, _ in to_queue]
+    texts = [text for _, _, text in to_queue]
+    return [("EVAL", PUBLISH, len(lists), *lists, limit, " ".join(keys.endings), *map(keys.queue, lists), *texts)]
 
 
-def check_queued(reply: Any) -> None:
-    """Return if the reply to `limited` is that the messages were queued.
+def check_queued(replies: list[Any]) -> None:
+    """Return if the replies to `publication` are that the messages were queued.
 
     Raises:
-        QueueTooLong: they were not.
+        QueueTooLong: a queue has no room.
+        redis.exceptions.RedisError: Redis refused them, or does not answer.
     """
-    if isinstance(reply, list) and reply:
-        queue, length = reply
-        raise _too_long(queue.decode(), length)
+    for error in failures(replies):
+        raise error
+    for reply in replies:
+        # That of LPUSH is a number.
+        if isinstance(reply, list) and reply:
+            queue, length = reply
+            raise _too_long(queue.decode(), length)
 
 
 def _too_long(queue: str, length: int) -> QueueTooLong:

@@ -201,6 +201,7 @@ PUBLISH = lua_script(
     + RECORD
     + """
 -- ARGV: 1 result, 2 seconds for which it is stored, 3 owner or '', 10 state: PENDING or UNTRACKED, 11 description or ''
+-- Return the id if nothing was stored of such a task: what `FORGET` may delete.
 local current = redis.call('GET', KEYS[1])
 local state = current and string.match(current, '^{"status": ?"(%u+)"')
 -- First: without its owner a task would be nobody's.
@@ -221,6 +222,7 @@ if record and FINAL[record[STATE]] and not current then
     redis.call('DEL', RESULTS .. ID .. '/message')
     record = false
 end
+local is_new = not current and not record
 if not record and FINAL[state] then
     -- The late retry of a task that has ended, whose record was dropped.
     return
@@ -230,6 +232,7 @@ elseif ARGV[10] == 'UNTRACKED' and record[STATE] == 'PENDING' then
     set_state(record, ARGV[10])
     save_record(record)
 end
+return is_new and ID
 """
 )
 
@@ -237,9 +240,10 @@ FORGET = lua_script(
     "#!lua flags=allow-oom\n"
     + RECORD
     + """
--- Delete the record of a task that could not be queued, unless a worker has it nevertheless.
+-- Delete what is stored of a task that could not be queued, unless a worker has it nevertheless.
+local WAITS = {PENDING = true, UNTRACKED = true}
 local record = load_record(redis.call('GET', KEYS[3]))
-if not record or record[STATE] ~= 'PENDING' and record[STATE] ~= 'UNTRACKED' then
+if not record or not WAITS[record[STATE]] then
     return
 end
 local name, queue, owner, root = string.match(record[DESCRIPTION], INDEXED)
@@ -248,6 +252,9 @@ for _, index in ipairs({'all', 'state/' .. record[STATE], 'name/' .. name, 'queu
     redis.call('ZREM', PREFIX .. index, ID)
 end
 redis.call('DEL', KEYS[3])
+if WAITS[string.match(redis.call('GET', KEYS[1]) or '', '^{"status": ?"(%u+)"')] then
+    redis.call('DEL', KEYS[1], KEYS[2])
+end
 """
 )
 

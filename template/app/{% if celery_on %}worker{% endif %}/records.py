@@ -65,8 +65,8 @@ def commands(headers: Mapping[str, Any], queue: object) -> list[Command]:
     return [_command(headers["id"], headers.get(HEADER), describe(headers, queue), untracked=untracked)]
 
 
-async def check(commands: Sequence[Command], replies: Sequence[Any], task_ids: Iterable[str]) -> None:
-    """Run the commands again whose scripts Redis did not know, and log what it refused."""
+async def check(commands: Sequence[Command], replies: Sequence[Any], task_ids: Iterable[str]) -> list[str]:
+    """Run the commands again whose scripts Redis did not know, log what it refused, and return the ids that are `new`."""
     pairs = zip(commands, replies, strict=True)
     unknown = [_known_by_text(command) for command, reply in pairs if isinstance(reply, NoScriptError)]
     if unknown:
@@ -75,6 +75,12 @@ async def check(commands: Sequence[Command], replies: Sequence[Any], task_ids: I
     error = next(failures(replies), None)
     if error is not None:
         warn_not_recorded(task_ids, error)
+    return new(replies)
+
+
+def new(replies: Iterable[Any]) -> list[str]:
+    """Return the ids of the tasks of which nothing was stored before, given the replies to `commands`."""
+    return [reply.decode() for reply in replies if isinstance(reply, bytes)]
 
 
 def step_ids(result: Any) -> set[str]:
@@ -132,7 +138,7 @@ def record_key(task_id: str) -> bytes:
 
 
 def forget(task_ids: Iterable[str]) -> list[Command]:
-    """Return the commands that delete the records of tasks that could not be queued."""
+    """Return the commands that delete what is stored of tasks that are `new` and could not be queued."""
     return [
         # With its text: it is used so rarely that Redis does not know it.
         FORGET.with_text(FORGET.command(_keys(task_id), ["", "", "", "", "", *_arguments(task_id)]))

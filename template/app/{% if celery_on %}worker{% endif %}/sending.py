@@ -1,7 +1,7 @@
 """Send the messages of tasks with their records, and count the jobs of their owner: for `publish`, `bulk` and `in_session`."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -15,6 +15,7 @@ from app.worker import idempotency, job_limit, owners, queue_depth, records
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
 from app.worker.flow_control import Duplicate, NotQueued
 from app.worker.idempotency import Key
+from app.worker.job_limit import Jobs
 from app.worker.messages import Collected, collect, on_loop
 from app.worker.pipeline import Command, Commands, execute, failures
 from app.worker.task import is_in_task
@@ -33,20 +34,19 @@ async def publish_on_loop(signature: Any, owner: str | None) -> AsyncResult[R]:
         app.worker.serializer.InvalidArguments: a message cannot contain its arguments.
         redis.exceptions.RedisError: Redis refused it, or does not answer; then it may be queued.
     """
-    task_ids = [job_limit.new_id(signature)]
-    await admit(owner, task_ids)
+    jobs = await admit(owner, [job_limit.new_id(signature)])
 
     async def send_both(to_record: list[Command], messages: list[Command]) -> None:
-        await send(to_record, messages, owner, task_ids)
+        await send(to_record, messages, jobs)
 
     try:
         with owners.owned_by(owner):
-            result: AsyncResult[R] = await on_loop(signature.apply_async, send_both, task_id=task_ids[0])
+            result: AsyncResult[R] = await on_loop(signature.apply_async, send_both, task_id=jobs.task_ids[0])
     except Exception:
-        await forget(owner, task_ids)
+        await forget(jobs)
         raise
     if isinstance(result, Duplicate):
-        await forget(owner, task_ids)
+        await forget(jobs)
     return result
 
 
@@ -65,9 +65,10 @@ async def publish_once(signature: Any, owner: str | None, key: Key, *, limited: 
         return queued_task(idempotency.queued_id(earlier[0], key.call, signature.task))
     if is_depth_limited():
         await in_thread(queue_depth.check_first, signature)
-    task_ids = [job_limit.new_id(signature)]
+    task_id = job_limit.new_id(signature)
+    jobs = Jobs(owner, [task_id], [task_id])
     with owners.owned_by(owner):
-        made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_ids[0])
+        made: Collected[AsyncResult[Any]] = await collect(signature.apply_async, task_id=task_id)
     if made.message is None:
         # A unique task that another call queued: the next call with the key gets it too.
         value = f"{key.call} {made.result.id}"
@@ -76,27 +77,27 @@ async def publish_once(signature: Any, owner: str | None, key: Key, *, limited: 
     _, queue, message = made.message
     async with undoing(made.undo):
         if limited:
-            await admit(owner, task_ids)
+            jobs = await admit(owner, [task_id])
         elif owner:
-            raise_first((await execute(Commands(before=[job_limit.addition(owner, task_ids)]))).before)
+            raise_first((await execute(Commands(before=[job_limit.addition(owner, [task_id])]))).before)
     try:
-        once = idempotency.Once(queue, key.name, f"{key.call} {task_ids[0]}", message)
+        once = idempotency.Once(queue, key.name, f"{key.call} {task_id}", message)
         replies = (await execute(Commands(broker=[idempotency.publication([once], key.expires)]))).broker
         raise_first(replies)
         (outcome,) = replies[0]
         if outcome:
             # Another call was faster.
             await undo(made.undo)
-            await forget(owner, task_ids)
+            await forget(jobs)
             return queued_task(idempotency.queued_id(outcome, key.call, signature.task))
     except Exception as error:
         if isinstance(error, ResponseError):
             # Redis refused it: it is not queued.
             await undo(made.undo)
-        await forget(owner, task_ids)
+        await forget(jobs)
         raise
     # Not before: the record of a task that is not queued would be wrong. A worker that is faster has stored a state.
-    await send(made.record, [], owner, task_ids)
+    await send(made.record, [], jobs)
     return made.result
 
 
@@ -110,23 +111,23 @@ def publish_in_thread(signature: Signature[R], owner: str | None) -> AsyncResult
     """
     if owner is None:
         return _queue(signature, None)
-    task_id = job_limit.admit(owner, signature)
+    jobs = job_limit.admit(owner, signature)
     with owners.owned_by(owner):
         try:
-            result = _queue(signature, task_id)
+            result = _queue(signature, jobs.task_ids[0] if jobs else None)
         except BaseException:
-            if task_id:
+            if jobs:
                 with contextlib.suppress(RedisError):
-                    job_limit.remove(owner, task_id)
+                    job_limit.remove(jobs)
             raise
-    if isinstance(result, Duplicate) and task_id:
-        job_limit.remove(owner, task_id)
-    elif task_id:
+    if isinstance(result, Duplicate) and jobs:
+        job_limit.remove(jobs)
+    elif jobs:
         try:
-            job_limit.confirm(owner, task_id)
+            job_limit.confirm(jobs)
         except RedisError as error:
             # It is queued: after an error the caller would queue it twice.
-            _logger.warning("job_not_counted", task_ids=[task_id], error=error_repr(error))
+            _logger.warning("job_not_counted", task_ids=jobs.task_ids, error=error_repr(error))
     return result
 
 
@@ -144,54 +145,50 @@ def _queue(signature: Signature[R], task_id: str | None) -> AsyncResult[R]:
     return result
 
 
-async def send(to_record: list[Command], messages: list[Command], owner: str | None, task_ids: list[str]) -> None:
+async def send(to_record: list[Command], messages: list[Command], jobs: Jobs, recorded: Sequence[str] = ()) -> None:
     """Store the records, queue the messages and count the jobs: in one round trip if it is one server.
 
-    What is refused leaves no record, and no job.
+    What is refused leaves no record; `recorded` are the ids of those that were stored before.
 
     Raises:
         app.worker.queue_depth.QueueTooLong: a queue has no room.
         redis.exceptions.RedisError: the broker refused the messages, or does not answer; then they may be queued.
     """
-    confirmations = [job_limit.confirmation(owner, task_ids)] if owner else []
-    is_limited = bool(messages) and is_depth_limited()
-    replies = await execute(
-        Commands(to_record, queue_depth.limited(messages) if is_limited else messages, confirmations)
-    )
+    limit = celery_settings.max_queue_depth if is_depth_limited() else 0
+    publication = queue_depth.publication(messages, limit) if messages else []
+    replies = await execute(Commands(to_record, publication, job_limit.confirmation(jobs)))
     try:
-        raise_first(replies.broker)
-        if is_limited:
-            queue_depth.check_queued(replies.broker[0])
+        queue_depth.check_queued(replies.broker)
     except (ResponseError, NotQueued):
-        removal = [job_limit.removal(owner, task_ids)] if owner else []
-        for error in failures((await execute(Commands(before=[*records.forget(task_ids), *removal]))).before):
-            # The record expires, and the job is counted for a day at most.
-            _logger.warning("task_not_forgotten", task_ids=task_ids[:10], error=error_repr(error))
+        refused = records.forget([*recorded, *records.new(replies.before)])
+        for error in failures((await execute(Commands(before=refused))).before):
+            # The record expires.
+            _logger.warning("task_not_forgotten", task_ids=jobs.task_ids[:10], error=error_repr(error))
             break
         raise
-    await records.check(to_record, replies.before, task_ids)
+    await records.check(to_record, replies.before, jobs.task_ids)
     for error in failures(replies.after):
         # It is queued: after an error the caller would queue it twice.
-        _logger.warning("job_not_counted", task_ids=task_ids[:10], error=error_repr(error))
+        _logger.warning("job_not_counted", task_ids=jobs.task_ids[:10], error=error_repr(error))
 
 
-async def admit(owner: str | None, task_ids: list[str]) -> None:
+async def admit(owner: str | None, task_ids: list[str]) -> Jobs:
     """Count jobs that are about to be queued, if there is an owner.
 
     Raises:
         app.worker.job_limit.TooManyJobs: the limit is reached.
         redis.exceptions.RedisError: Redis does not answer.
     """
-    if owner:
-        replies = await execute(Commands(before=[job_limit.admission(owner, task_ids)]))
-        raise_first(replies.before)
-        job_limit.check_admitted(replies.before[0])
+    if not owner:
+        return Jobs(None, task_ids, [])
+    replies = (await execute(Commands(before=[job_limit.admission(owner, task_ids)]))).before
+    raise_first(replies)
+    return job_limit.admitted(owner, task_ids, replies[0])
 
 
-async def forget(owner: str | None, task_ids: list[str]) -> None:
+async def forget(jobs: Jobs) -> None:
     """Do not count jobs that could not be queued; if Redis does not answer, they are counted for a minute."""
-    if owner:
-        await execute(Commands(before=[job_limit.removal(owner, task_ids)]))
+    await execute(Commands(before=job_limit.removal(jobs)))
 
 
 @contextlib.asynccontextmanager

@@ -58,7 +58,6 @@ class TaskOptions(TypedDict, total=False):
     peak_memory: int
     submit: bool
     pydantic: bool
-    pydantic_strict: bool
     trail: bool
     unique: Unique
     concurrency: Concurrency

@@ -171,6 +171,28 @@ def test_an_update_refuses_to_pretend(option: str, committed: Path) -> None:
         update.update([option], test=False, if_newer=False)
 
 
+@pytest.mark.parametrize("option", ["--vcs-ref=:current:", "--vcs-ref", "-r", "-rHEAD"])
+def test_an_update_to_a_given_release_is_not_one_to_a_newer(option: str, committed: Path) -> None:
+    with pytest.raises(update.Problem, match="leave one of them out"):
+        update.update([option], test=False, if_newer=True)
+
+
+@pytest.mark.parametrize("options", [["--prereleases"], ["-g"], []])
+def test_a_prerelease_is_newer_where_it_is_asked_for(
+    options: list[str], committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(update, "check", lambda: "gh:org/template")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert update.update(options, test=False, if_newer=True) == 0
+    assert ("--prereleases" in commands[-1]) == bool(options)
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [

@@ -256,7 +256,25 @@ async def test_a_task_that_is_refused_after_the_commit_is_logged_and_leaves_no_r
         assert process_task.name in line
         assert reason in line
         assert history.read(result.id) is None
+        assert await status_of(result.id) is None
     assert results_client().zcard(job_limit.jobs_key(owner)) == 0
+
+
+async def test_a_refusal_before_the_commit_keeps_no_idempotency_key(
+    broker: Any, db: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(celery_settings, "max_queue_depth", 1)
+        broker.lpush("high", "a")
+        await once(db, "of the caller, which commits nevertheless")
+        with pytest.raises(QueueTooLong):
+            await enqueue(process_task.s({}), after_commit=db, idempotency_key="refused")
+        await db.commit()
+    assert not await once(db, "of the caller, which commits nevertheless")
+    broker.delete("high")
+    result = await enqueue(process_task.s({}), after_commit=db, idempotency_key="refused")
+    await db.commit()
+    assert _queued(broker) == [result.id]
 
 
 async def test_a_unique_task_that_is_refused_after_the_commit_may_be_queued_again(

@@ -395,8 +395,37 @@ async def test_a_task_that_a_full_queue_refuses_leaves_no_record_and_no_job(
         await enqueue(process_task.s({}).set(task_id="one"), "refused")
     with pytest.raises(QueueTooLong):
         await enqueue_many([process_task.s({}).set(task_id="many")], "refused")
-    assert history.read("one") is history.read("many") is None
+    for task_id in ("one", "many"):
+        assert history.read(task_id) is await status_of(task_id) is None
     assert results_client().zcard(job_limit.jobs_key("refused")) == 0
+
+
+async def test_a_refusal_forgets_nothing_of_a_task_that_waits_under_the_same_id(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = f"owner-{os.urandom(8).hex()}"
+    ids = [f"{owner}-{number}" for number in range(2)]
+    monkeypatch.setattr(celery_settings, "max_jobs_per_owner", 3)
+    await enqueue_many([process_task.s({}).set(task_id=task_id) for task_id in ids], owner)
+    monkeypatch.setattr(celery_settings, "max_queue_depth", 1)
+    # The caller did not get the answer.
+    with pytest.raises(QueueTooLong):
+        await enqueue_many([process_task.s({}).set(task_id=task_id) for task_id in [*ids, f"{owner}-2"]], owner)
+    with pytest.raises(QueueTooLong):
+        await enqueue(process_task.s({}).set(task_id=ids[0]), owner)
+    for task_id in ids:
+        record, status = history.read(task_id), await status_of(task_id)
+        assert record and status
+        assert (record.state, status.status, status.owner) == ("PENDING", "PENDING", owner)
+    assert await status_of(f"{owner}-2") is None
+    assert sorted(results_client().zrange(job_limit.jobs_key(owner), 0, -1)) == [task_id.encode() for task_id in ids]
+
+
+async def test_many_tasks_are_not_queued_if_one_of_their_queues_is_no_list(broker: Any) -> None:
+    broker.set("long", "no list")
+    with pytest.raises(QueueUnavailable):
+        await enqueue_many([process_task.s({}), process_task.s({}).set(queue="long")])
+    assert broker.llen("high") == 0
 
 
 async def test_many_tasks_are_queued_or_none(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:

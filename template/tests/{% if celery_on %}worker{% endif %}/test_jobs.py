@@ -141,6 +141,14 @@ async def test_a_job_that_was_not_queued_is_not_counted(ada: str, monkeypatch: p
     assert _backend().client.zcard(job_limit.jobs_key(ada)) == 0
 
 
+async def test_a_job_that_is_queued_again_under_its_id_is_one_job(ada: str) -> None:
+    for _ in range(4):
+        await enqueue(process_task.s({}).set(task_id=f"{ada}-again"), ada)
+    task_id, left = _backend().client.zrange(job_limit.jobs_key(ada), 0, -1, withscores=True)[0]
+    assert task_id == f"{ada}-again".encode()
+    assert left - _backend().client.time()[0] > job_limit.COUNTED_FOR - 60
+
+
 async def test_a_process_that_dies_before_it_queued_a_job_leaves_it_for_a_minute(ada: str) -> None:
     for _ in range(3):
         assert job_limit.admit(ada, process_task.s({}))
