@@ -187,6 +187,7 @@ def test_a_prerelease_is_newer_where_it_is_asked_for(
         commands.append(command)
         return subprocess.CompletedProcess(command, 0)
 
+    monkeypatch.setenv("UV", "uv")
     monkeypatch.setattr(update, "check", lambda: "gh:org/template")
     monkeypatch.setattr(subprocess, "run", run)
     assert update.update(options, test=False, if_newer=True) == 0

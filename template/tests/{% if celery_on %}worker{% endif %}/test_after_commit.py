@@ -85,7 +85,7 @@ async def test_many_tasks_leave_in_one_step_when_the_transaction_is_committed(br
     broker.config_resetstat()
     await db.commit()
     assert _queued(broker) == [result.id for result in results]
-    assert broker.info("commandstats")["cmdstat_lpush"]["calls"] == 1
+    assert broker.info("commandstats")["cmdstat_eval"]["calls"] == 1
     status = await status_of(results[-1].id)
     assert status is not None
     assert status.status == "PENDING"

@@ -396,7 +396,8 @@ async def test_a_task_that_a_full_queue_refuses_leaves_no_record_and_no_job(
     with pytest.raises(QueueTooLong):
         await enqueue_many([process_task.s({}).set(task_id="many")], "refused")
     for task_id in ("one", "many"):
-        assert history.read(task_id) is await status_of(task_id) is None
+        assert history.read(task_id) is None
+        assert await status_of(task_id) is None
     assert results_client().zcard(job_limit.jobs_key("refused")) == 0
 
 
@@ -415,7 +416,8 @@ async def test_a_refusal_forgets_nothing_of_a_task_that_waits_under_the_same_id(
         await enqueue(process_task.s({}).set(task_id=ids[0]), owner)
     for task_id in ids:
         record, status = history.read(task_id), await status_of(task_id)
-        assert record and status
+        assert record
+        assert status
         assert (record.state, status.status, status.owner) == ("PENDING", "PENDING", owner)
     assert await status_of(f"{owner}-2") is None
     assert sorted(results_client().zrange(job_limit.jobs_key(owner), 0, -1)) == [task_id.encode() for task_id in ids]
