@@ -59,9 +59,12 @@ def nav_problems(nav: list[str], pages: set[str]) -> list[str]:
 
 
 def everything_on() -> dict[str, Any]:
-    """Return the answers that give a project every page: yes to each question, and all choices where several are possible."""
+    """Return the answers that give a project every page: yes to each question, and all choices where several are possible.
+
+    Of a choice, the default: it is what most readers have.
+    """
     config = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
-    answers: dict[str, Any] = {"profile": "production", "scheduler": "redbeat"}
+    answers: dict[str, Any] = {"profile": "production"}
     for name, question in recorded_questions(config).items():
         if question["type"] == "bool":
             answers[name] = True

@@ -114,7 +114,7 @@ class Renderer:
     def anew(self, answers: Answers | None = None, target: Path | None = None) -> Path:
         """Render a project that is the caller's alone."""
         given = dict(answers or {})
-        # Copier ignores an answer to no question without a word; a test with a misspelt name would test the defaults.
+        # Copier ignores an answer to no question without a word; a test with a misspelled name would test the defaults.
         unknown = sorted(set(given) - self._asked)
         if unknown:
             raise ValueError(f"copier.yml asks no such questions: {', '.join(unknown)}")

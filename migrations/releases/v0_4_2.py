@@ -27,7 +27,7 @@ def _behind_a_proxy(answers: Answers) -> str | None:
 RELEASE = Release(
     "0.4.2",
     changes=(
-        "A misspelt name of a setting, and a line of a settings file that is not NAME=value, stop a process at its start.",
+        "A misspelled name of a setting, and a line of a settings file that is not NAME=value, stop a process at its start.",
         "make dev stops where a server that the settings name does not answer, unless they have the generated default.",
         with_celery("ENVIRONMENT=production and staging do not serve POST /process, which is an example."),
         with_accounts_and_celery(

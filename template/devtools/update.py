@@ -202,7 +202,12 @@ def update(arguments: list[str], *, test: bool, if_newer: bool) -> int:
     unfinished = conflicts()
     if unfinished:
         print(f"update: CONFLICTS in: {', '.join(unfinished)}", file=sys.stderr)
-        print("update: resolve them, run `make check test`, then commit.", file=sys.stderr)
+        # uv cannot lock a pyproject.toml with conflict markers.
+        print(
+            "update: resolve them, run `uv sync`, which also refreshes uv.lock, and `make check test`;\n"
+            "update: then `git add -A` and commit.",
+            file=sys.stderr,
+        )
         return 1
     if (ROOT / "uv.lock").exists() and subprocess.run([_uv(), "lock", "--quiet"], cwd=ROOT, check=False).returncode:
         print("update: merged without conflicts, but `uv lock` failed: uv.lock is out of date.", file=sys.stderr)

@@ -23,7 +23,7 @@ COLUMNS = 76
 MOST_QUESTIONS = 9
 CONFIRMATION = "write_project"
 
-# Copier 9.19 ignores what it does not know, so that a misspelt key does nothing.
+# Copier 9.19 ignores what it does not know, so that a misspelled key does nothing.
 SETTINGS = {
     "_answers_file",
     "_envops",

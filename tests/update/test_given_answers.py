@@ -1,4 +1,4 @@
-"""Answers that cannot be meant as they are given: misspelt ones, and an answers file that was edited by hand."""
+"""Answers that cannot be meant as they are given: misspelled ones, and an answers file that was edited by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def project_repo(world: World) -> Person:
     return world.project(next_tag(), {"profile": "minimal"})
 
 
-def test_a_misspelt_question_is_refused_with_the_one_that_is_meant(project_repo: Person) -> None:
+def test_a_misspelled_question_is_refused_with_the_one_that_is_meant(project_repo: Person) -> None:
     updated = project_repo.update("--data", "use_flowers=true")
     assert updated.code, updated.report
     assert "--data names no question of the template: use_flowers (did you mean use_flower?)" in updated.report

@@ -99,6 +99,8 @@ def test_conflicts_are_a_failure(person: Person, options: tuple[str, ...]) -> No
     assert updated.code == 2, updated.report
     name = "app/tasks/__init__.py" + (".rej" if options else "")
     assert f"CONFLICTS in: {name}" in updated.report
+    # A commit without it has the lock file of the release before, which `uv sync --locked` in the image refuses.
+    assert "run `uv sync`, which also refreshes uv.lock" in updated.report
     assert person.exists(name)
     assert " passed" not in updated.report
     person.undo()

@@ -21,7 +21,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Give a schedule of the test's own."""
     own: dict[str, Any] = {
         "daily": {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "default"}},
-        "misspelt": {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "defualt"}},
+        "misspelled": {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "defualt"}},
     }
     monkeypatch.setitem(celery_app.conf, "beat_schedule", own)
     yield own
@@ -61,10 +61,10 @@ async def test_an_entry_that_cannot_be_queued_is_not_ready(entries: dict[str, An
     scheduler = _scheduler(tmp_path)
     await schedule_health.check()
     with pytest.raises(SchedulingError):
-        scheduler.apply_async(scheduler.schedule["misspelt"])
-    with pytest.raises(RuntimeError, match="misspelt"):
+        scheduler.apply_async(scheduler.schedule["misspelled"])
+    with pytest.raises(RuntimeError, match="misspelled"):
         await schedule_health.check()
-    scheduler.schedule["misspelt"].options["queue"] = "default"
-    scheduler.apply_async(scheduler.schedule["misspelt"])
+    scheduler.schedule["misspelled"].options["queue"] = "default"
+    scheduler.apply_async(scheduler.schedule["misspelled"])
     await schedule_health.check()
     scheduler.close()

@@ -99,7 +99,7 @@ def test_only_json_is_accepted() -> None:
     assert celery_app.backend.content_type == "application/json"
 
 
-def test_a_misspelt_queue_is_refused() -> None:
+def test_a_misspelled_queue_is_refused() -> None:
     with pytest.raises(QueueNotFound, match="hihg"):
         celery_app.tasks["process_task"].apply_async(({},), queue="hihg")
 

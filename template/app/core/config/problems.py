@@ -22,7 +22,7 @@ def find_problems() -> list[str]:
     problems = [problem for path in env_files() for problem in _unreadable(path)]
     if problems:
         return problems
-    problems = list(_misspelt())
+    problems = list(_misspelled())
     for group in all_groups():
         try:
             group()
@@ -127,7 +127,7 @@ def _known() -> dict[str, bool]:
     }
 
 
-def _misspelt() -> Iterator[str]:
+def _misspelled() -> Iterator[str]:
     known = _known()
     accepted = {*known, *(f"{name}_FILE" for name, secret in known.items() if secret)}
     # Kubernetes and Docker set such variables for each service, and its name may be similar to a setting's.
@@ -143,7 +143,7 @@ def _misspelt() -> Iterator[str]:
 
 
 def is_near(name: str, known: str) -> bool:
-    """Return whether `name` is probably `known` misspelt: one typo in a short name, two in a long one.
+    """Return whether `name` is probably `known` misspelled: one typo in a short name, two in a long one.
 
     `DATABASE_URL_2` is a different name, since it only extends a known one. So is `METRICS_PORT`, which Kubernetes
     sets for a service called metrics: it differs from `METRICS_HOST` by a whole short word.

@@ -28,7 +28,7 @@ def beat(broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     entries: dict[str, Any] = {
         "often": {"task": "process_task", "schedule": 3600.0, "args": ({},)},
         "at night": {"task": "process_task", "schedule": crontab(hour="3", minute="0"), "args": ({},)},
-        "misspelt": {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "defualt"}},
+        "misspelled": {"task": "process_task", "schedule": 86400.0, "args": ({},), "options": {"queue": "defualt"}},
     }
     monkeypatch.setitem(celery_app.conf, "beat_schedule", entries)
     scheduler: Any = Scheduler(app=celery_app, schedule_filename=str(tmp_path / "schedule"), lazy=False)
@@ -76,8 +76,8 @@ async def test_the_last_run_before_an_update_is_shown(client: httpx.AsyncClient,
 
 
 async def test_an_entry_that_could_not_be_queued_says_why(client: httpx.AsyncClient, beat: Any) -> None:
-    beat.apply_entry(beat.schedule["misspelt"], producer=beat.producer)
-    assert (await _entry(client, "misspelt"))["queue_error"] == "QueueNotFound"
+    beat.apply_entry(beat.schedule["misspelled"], producer=beat.producer)
+    assert (await _entry(client, "misspelled"))["queue_error"] == "QueueNotFound"
 
 
 @pytest.mark.parametrize("advance", [True, False])
@@ -139,10 +139,10 @@ async def test_a_request_that_beat_has_not_seen_in_time_is_forgotten(
 async def test_a_requested_run_that_cannot_be_queued_is_asked_for_once(
     client: httpx.AsyncClient, beat: Any, broker: Any
 ) -> None:
-    assert (await client.post("/schedule/misspelt/run")).status_code == 202
+    assert (await client.post("/schedule/misspelled/run")).status_code == 202
     _serve(beat)
     assert not broker.hlen(schedule_control.REQUESTS)
-    assert (await _entry(client, "misspelt"))["queue_error"] == "QueueNotFound"
+    assert (await _entry(client, "misspelled"))["queue_error"] == "QueueNotFound"
 
 
 async def test_without_beat_no_run_is_accepted(client: httpx.AsyncClient, beat: Any, broker: Any) -> None:
@@ -190,9 +190,9 @@ def _listed(run_cli: RunCli) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("beat")
 def test_commands_list_pause_resume_and_run_entries(run_cli: RunCli) -> None:
-    assert set(_listed(run_cli)) == {"often", "at night", "misspelt"}
+    assert set(_listed(run_cli)) == {"often", "at night", "misspelled"}
     lines = run_cli("schedule", "list").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["entry", "at", "misspelt", "often"]
+    assert [line.split()[0] for line in lines] == ["entry", "at", "misspelled", "often"]
     assert run_cli("schedule", "pause", "often").code == 0
     assert _listed(run_cli)["often"]["paused"] is True
     assert json.loads(run_cli("schedule", "resume", "often", "--json").out)["paused"] is False
