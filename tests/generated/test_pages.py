@@ -13,12 +13,10 @@ import subprocess
 import tempfile
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -28,7 +26,6 @@ from forge_template import git, project_environment
 from tests.conftest import Renderer
 from tests.generated.blocks import (
     EVERYTHING,
-    PARSED,
     Block,
     Command,
     Listed,
@@ -55,7 +52,6 @@ from tests.generated.python_pages import (
 COMMAND_LIMIT = 120.0
 
 FORGE = "[!p]*"
-PROJECT = "project/*"
 LIFE = "tests/generated/test_life.py::test_a_projects_whole_life"
 COMPOSE = "tests/generated/test_compose.py::test_every_service_is_healthy_and_the_migration_ended"
 UPDATE = "tests/update/test_make_update.py::test_updates_and_tests"
@@ -601,35 +597,3 @@ def test_flower_stops_tasks_for_who_has_its_login(project: Path, dev: Dev) -> No
     url = f"http://127.0.0.1:{dev.flower}/api/task/revoke/0b5a1f0e-0000-4000-8000-000000000000?terminate=true"
     assert httpx.post(url).status_code == 401
     assert httpx.post(url, auth=("dev", password)).status_code == 200
-
-
-KINDS = ("run", "parsed", "listed", "text", "run inline", "listed inline")
-
-
-def coverage(pages: dict[str, str], blocks: list[Block]) -> dict[str, Counter[str]]:
-    """Return how many blocks and commands of each page run, are parsed, are listed, and are text."""
-    counts: dict[str, Counter[str]] = {page: Counter() for page in pages}
-    for command in (one for page, text in pages.items() for one in inline_commands(page, text) if not is_name(one)):
-        counts[command.page]["listed inline" if listed(command) else "run inline"] += 1
-    for block in blocks:
-        commands = commands_of(block)
-        for command in commands:
-            counts[command.page]["listed" if listed(command) else "run"] += 1
-        if commands:
-            continue
-        if listed(block):
-            kind = "listed"
-        elif block.language in PARSED or is_script(block):
-            kind = "parsed"
-        else:
-            kind = "run" if block.language in {"python", "sql", "http"} else "text"
-        counts[block.page][kind] += 1
-    return counts
-
-
-def test_the_counts_of_each_page_are_printed(pages: dict[str, str], blocks: list[Block]) -> None:
-    """Read them with `-s`."""
-    counts: dict[str, Any] = coverage(pages, blocks)
-    for page, found in counts.items():
-        print(f"{page:40} " + "  ".join(f"{kind} {found[kind]:3}" for kind in KINDS))
-    assert sum(found["run"] for found in counts.values()) >= 90
