@@ -206,7 +206,11 @@ LISTED = (
         r"redis-cli .*", "needs the server's own client", "tests/generated/test_compose.py::test_redis_is_a_queue_s"
     ),
     Listed(r"kubectl .*", "needs a cluster", KUBERNETES),
-    Listed(r"ssh .*", "needs another machine", "tests/generated/test_compose.py::test_flower_wants_a_login"),
+    Listed(
+        r"ssh .*",
+        "needs another machine",
+        "project/tests/core/test_compose.py::test_ports_are_published_only_on_this_host",
+    ),
 )
 # What a command of the pages may answer beside success.
 MAY_FAIL = (
