@@ -94,7 +94,12 @@ LISTED = (
         "docs/moving-from-another-template.md",
     ),
     # Forge's own commands.
-    Listed(r"make (setup|check|test|matrix)( ARGS=.*)?", "runs this test", ".ci/run::make matrix", FORGE),
+    Listed(
+        r"make (setup|check|test|matrix)( ARGS=.*)?",
+        "runs this test",
+        "tests/test_specification.py::test_each_row_names_tests_that_run_in_ci",
+        FORGE,
+    ),
     Listed(
         r"make (demo|docs|pictures|pins|beyond|release|chaos|fuzz|bench)( .*)?",
         "takes minutes, or changes the repository",
