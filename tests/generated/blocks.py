@@ -13,12 +13,6 @@ from pathlib import Path
 from forge_template import ROOT, working_files
 from tests.proofs import Proof, problem
 
-# Every option on, as in the pages of the site.
-EVERYTHING: dict[str, object] = {
-    "profile": "production",
-    "use_kubernetes": True,
-    "observability": ["prometheus", "opentelemetry", "sentry"],
-}
 COMMANDS = ("bash", "sh", "console")
 # What is read by a parser of its language, and run by nobody.
 PARSED = ("yaml", "toml", "ini", "json", "diff", "markdown", "html", "caddy")

@@ -22,10 +22,10 @@ import httpx2 as httpx
 import pytest
 import yaml
 
+import docs
 from forge_template import git, project_environment
 from tests.conftest import Renderer
 from tests.generated.blocks import (
-    EVERYTHING,
     Block,
     Command,
     Listed,
@@ -245,7 +245,7 @@ NAMES = (
 @pytest.fixture(scope="module")
 def rendered(render: Renderer) -> Path:
     """A project with everything, which nothing changes."""
-    return render(EVERYTHING)
+    return render(docs.everything_on())
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +349,7 @@ def project(render: Renderer) -> Iterator[Path]:
     """A project with everything, and with the feature of docs/features.md."""
     # Not below pytest's folder: each run of pytest as root takes it from the user that PostgreSQL runs as.
     top = Path(tempfile.mkdtemp(prefix="forge-"))
-    folder = render.anew(EVERYTHING, top / "project")
+    folder = render.anew(docs.everything_on(), top / "project")
     python = find_python("3.11") or "3.11"
     install(folder, python)
     git(folder, "add", "--all")
