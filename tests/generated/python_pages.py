@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from forge_template import project_environment
@@ -29,16 +28,12 @@ with embedded_servers(Path(sys.argv[1]), redis=True, postgres=True, name="pages"
 """
 
 
-@dataclass(frozen=True)
-class Servers:
-    """The addresses of servers whose data the tests of the pages delete, as environment variables."""
-
-    variables: dict[str, str]
-
-
 @contextmanager
-def running_servers(project: Path, folder: Path) -> Iterator[Servers]:
-    """Run Valkey and PostgreSQL by the project's own means."""
+def running_servers(project: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Run Valkey and PostgreSQL by the project's own means; give their addresses as environment variables.
+
+    The tests of the pages delete their data.
+    """
     log = folder / "servers"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -51,7 +46,7 @@ def running_servers(project: Path, folder: Path) -> Iterator[Servers]:
     try:
         wait_until("the servers", lambda: b"\n" in log.read_bytes(), process, LIMIT)
         redis, database, programs = log.read_text(encoding="utf-8").split()
-        yield Servers({"TEST_REDIS_URL": redis, "TEST_DATABASE_URL": database, "BACKUP_PROGRAMS": programs})
+        yield {"TEST_REDIS_URL": redis, "TEST_DATABASE_URL": database, "BACKUP_PROGRAMS": programs}
     finally:
         assert process.stdin
         process.stdin.close()
@@ -89,7 +84,7 @@ def syntax_problem(block: Block) -> str | None:
     return None
 
 
-def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Servers) -> str | None:
+def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Mapping[str, str]) -> str | None:
     """Run the blocks of pages in one process and return what pytest printed if one failed, or None."""
     root = project / "tests" / "pages"
     shutil.rmtree(root, ignore_errors=True)
@@ -161,7 +156,7 @@ def _module(block: Block, tasks: Path) -> str | None:
     return f"app.tasks.{tasks.stem}" if is_task(block) else None
 
 
-def _run_pytest(project: Path, servers: Servers) -> str | None:
+def _run_pytest(project: Path, servers: Mapping[str, str]) -> str | None:
     options = (
         "-q",
         "--no-header",
@@ -175,7 +170,7 @@ def _run_pytest(project: Path, servers: Servers) -> str | None:
     done = subprocess.run(
         ["uv", "run", "--no-sync", "pytest", *options, "tests/pages"],
         cwd=project,
-        env=project_environment(servers.variables),
+        env=project_environment(servers),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
