@@ -13,7 +13,7 @@ from pathlib import Path
 
 from forge_template import project_environment
 from tests.generated.blocks import Block
-from tests.generated.life import wait_until
+from tests.generated.life import stop, wait_until
 
 READERS = Path(__file__).parent / "pages"
 LIMIT = 120.0
@@ -42,6 +42,7 @@ def running_servers(project: Path, folder: Path) -> Iterator[dict[str, str]]:
             env=project_environment(),
             stdin=subprocess.PIPE,
             stdout=output,
+            start_new_session=True,
         )
     try:
         wait_until("the servers", lambda: b"\n" in log.read_bytes(), process, LIMIT)
@@ -50,7 +51,7 @@ def running_servers(project: Path, folder: Path) -> Iterator[dict[str, str]]:
     finally:
         assert process.stdin
         process.stdin.close()
-        process.wait(60)
+        stop(process, 60)
 
 
 def reader_of(page: str) -> Path:
@@ -104,18 +105,16 @@ def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Mapp
 
 
 def write_files(project: Path, blocks: Iterable[Block]) -> list[Path]:
-    """Write the blocks that a page puts into a file, and return the files."""
-    written = []
-    for block in blocks:
-        if block.file:
-            path = project / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A page may show a file in parts.
-            assert path in written or not path.exists(), f"{block}: the project has a {block.file} already"
-            with path.open("a", encoding="utf-8") as file:
-                file.write(block.text)
-            written.append(path)
-    return written
+    """Write the blocks that a page puts into a file, all or none, and return the files."""
+    found = [(block, project / block.file) for block in blocks if block.file]
+    for block, path in found:
+        assert not path.exists(), f"{block}: the project has a {block.file} already"
+    for block, path in found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A page may show a file in parts.
+        with path.open("a", encoding="utf-8") as file:
+            file.write(block.text)
+    return [path for _, path in found]
 
 
 def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:

@@ -14,6 +14,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
@@ -37,7 +38,7 @@ from tests.generated.blocks import (
     read_pages,
     requests_of,
 )
-from tests.generated.life import find_python, free_port, install, wait_until
+from tests.generated.life import find_python, free_port, install, stop, wait_until
 from tests.generated.page import follow_features_page
 from tests.generated.python_pages import (
     defines_task,
@@ -349,14 +350,16 @@ def project(render: Renderer) -> Iterator[Path]:
     """A project with everything, and with the feature of docs/features.md."""
     # Not below pytest's folder: each run of pytest as root takes it from the user that PostgreSQL runs as.
     top = Path(tempfile.mkdtemp(prefix="forge-"))
-    folder = render.anew(docs.everything_on(), top / "project")
-    python = find_python("3.11") or "3.11"
-    install(folder, python)
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", "Lock")
-    follow_features_page(folder, python)
-    yield folder
-    shutil.rmtree(top, ignore_errors=True)
+    try:
+        folder = render.anew(docs.everything_on(), top / "project")
+        python = find_python("3.11") or "3.11"
+        install(folder, python)
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", "Lock")
+        follow_features_page(folder, python)
+        yield folder
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
 
 
 @pytest.mark.matrix
@@ -416,8 +419,11 @@ class Dev:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Wait until all processes run."""
         wait_until(
-            "make dev", lambda: "everything runs" in log.read_text(encoding="utf-8"), self.process, COMMAND_LIMIT
+            "make dev", lambda: "everything runs" in self.log.read_text(encoding="utf-8"), self.process, COMMAND_LIMIT
         )
 
     def run(self, command: str) -> str:
@@ -554,11 +560,17 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
     picture = "from PIL import Image; Image.new('RGB', (600, 400), 'red').save('photo.jpg')"
     subprocess.run(["uv", "run", "python", "-c", picture], cwd=project, env=project_environment(), check=True)
     running = Dev(project, tmp_path_factory.mktemp("dev") / "log")
-    yield running
-    os.killpg(running.process.pid, signal.SIGINT)
-    running.process.wait(60)
-    for path in written:
-        path.unlink(missing_ok=True)
+    try:
+        running.wait()
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGINT)
+        try:
+            stop(running.process, 60)
+        finally:
+            for path in written:
+                path.unlink(missing_ok=True)
 
 
 @pytest.mark.matrix
