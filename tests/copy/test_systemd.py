@@ -24,14 +24,14 @@ Units = dict[str, str]
 
 @pytest.fixture(params=list(ANSWERS.values()), ids=list(ANSWERS))
 def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The answers of a variant."""
+    """Give the answers of a variant."""
     given: dict[str, Any] = request.param
     return given
 
 
 @pytest.fixture
 def units(render: Renderer, answers: dict[str, Any]) -> Units:
-    """The text of each unit, by its path below /etc/systemd/system."""
+    """Give the text of each unit, by its path below /etc/systemd/system."""
     page = (render(answers) / "docs" / "deployment.md").read_text(encoding="utf-8")
     found = re.findall(r"^`/etc/systemd/system/([^`]+)`[^\n]*\n\n```ini\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(found) == page.count("```ini\n[Unit]")

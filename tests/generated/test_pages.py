@@ -72,7 +72,7 @@ LISTED = (
     ),
     Listed(
         ".*",
-        "is a row with a test of its own",
+        "is a row with a separate test",
         "tests/test_specification.py::test_each_row_names_tests_that_run_in_ci",
         "docs/specification.md",
     ),
@@ -218,7 +218,7 @@ LISTED = (
         "project/tests/core/test_compose.py::test_ports_are_published_only_on_this_host",
     ),
 )
-# What a command of the pages may answer beside success.
+# Commands of the pages that may fail.
 MAY_FAIL = (
     # Development is not safe for production.
     r"make audit.*|(ENVIRONMENT=production )?uv run python -m app.audit.*|uv run my-app audit .*",
@@ -372,8 +372,8 @@ def test_the_python_of_every_page_runs(
     for block in blocks:
         if block.language in {"python", "sql"} and listed(block) is None:
             by_page.setdefault(block.page, []).append(block)
-    alone = [page for page, found in by_page.items() if any(defines_task(one.text) for one in found)]
-    groups = [[page] for page in alone] + [[page for page in by_page if page not in alone]]
+    separate = [page for page, found in by_page.items() if any(defines_task(one.text) for one in found)]
+    groups = [[page] for page in separate] + [[page for page in by_page if page not in separate]]
     failures = []
     with running_servers(project, scratch) as servers:
         for group in groups:
@@ -399,7 +399,7 @@ def fail() -> None:
 
 
 class Dev:
-    """A running `make dev`, and a terminal beside it."""
+    """A running `make dev`, and a terminal next to it."""
 
     def __init__(self, project: Path, log: Path) -> None:
         self.project = project
@@ -576,7 +576,7 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
 @pytest.mark.matrix
 @pytest.mark.xdist_group("pages")
 @pytest.mark.timeout(900)
-def test_every_command_of_the_pages_runs_beside_make_dev(
+def test_every_command_of_the_pages_runs_next_to_make_dev(
     project: Path, dev: Dev, pages: dict[str, str], blocks: list[Block], capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = [block for block in blocks if block.language == "http" and listed(block) is None]
