@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import beyond
 import pins
 import pytest
-from attempts import Failure, report
+from attempts import Failure, attempt, report
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -236,6 +237,20 @@ def test_a_template_has_no_upper_bound_left(render: Renderer) -> None:
     required = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     assert {one.operator for text in required for one in Requirement(text).specifier} == {">="}
     assert "constraint-dependencies" not in project["tool"]["uv"]
+
+
+def test_a_command_that_leaves_a_process_running_is_reported_when_it_ends(tmp_path: Path) -> None:
+    started = time.monotonic()
+    failure = attempt(["sh", "-c", "sleep 600 & echo 1 failed; exit 1"], tmp_path)
+    assert failure == Failure("sh -c sleep 600 & echo 1 failed; exit 1", "1 failed\n")
+    assert time.monotonic() - started < 9, "the process was not killed: it kept the pipe open"
+
+
+def test_a_command_that_does_not_end_is_killed_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attempts.LIMIT", 1.0)
+    failure = attempt(["sh", "-c", "echo started; sleep 600"], tmp_path)
+    assert failure
+    assert failure.output == "started\nKilled after 1 s.\n"
 
 
 def test_a_report_shows_output_that_has_fences_of_its_own() -> None:
