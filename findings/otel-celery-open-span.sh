@@ -3,7 +3,7 @@
 #
 # The span is made current before the message is sent, and ended by after_task_publish, which Celery sends only after success:
 #   it is never exported, and what the same thread or asyncio task does next is traced as its child
-# A task that is queued has its span, and none is current afterwards. Catch the error in a context of its own, or end the span there.
+# A task that is queued has its span, and none is current afterwards. Catch the error in a separate context, or end the span there.
 # Needs bash and Python 3.11 or later. Seen on Python 3.11. Exits 1 if what it checks has changed.
 set -euo pipefail
 folder=$(mktemp -d)

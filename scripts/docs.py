@@ -80,7 +80,7 @@ def project_pages(project: Path) -> dict[str, str]:
     del pages["index.md"]
 
     def dead(link: str) -> bool:
-        """The index, and what is not in docs/: this repository does not have it."""
+        """Return whether a link leads to the index or out of docs/, which this repository does not have."""
         return not is_external(link) and link.partition("#")[0] not in {"", *pages}
 
     return {name: without_links(text, dead) for name, text in pages.items()}
@@ -160,7 +160,7 @@ def build(scratch: Path) -> None:
 def main() -> None:
     """Write all generated files, then build."""
     with tempfile.TemporaryDirectory(prefix="forge-docs-") as scratch:
-        # The settings of the person who runs this may hold answers.
+        # The user's settings may hold answers.
         settings = Path(scratch, "settings.yml")
         settings.write_text("{}\n", encoding="utf-8")
         os.environ["COPIER_SETTINGS_PATH"] = str(settings)

@@ -1,8 +1,8 @@
 """Publish the release that CHANGELOG.md names first: its tag, the release on GitHub, an example project and the site.
 
-`build` makes everything in a folder and needs no credentials; `push` sends it. Each can run again after it failed half way: what
-is there already stays as it is, and a tag is never moved. The workflow `Release` runs both. This module uses only the standard
-library: `push` has a token.
+`build` writes the example and the site into a folder. It runs what packages bring, so it must have no credentials. `push` has a
+token: it uses only the standard library, and takes the tag, the notes and the archive from this repository. Each can run again after
+it failed half way: what is there already stays as it is, and a tag is never moved. The workflow `Release` runs both, in separate jobs.
 """
 
 from __future__ import annotations
@@ -85,21 +85,23 @@ def tag_releases(root: Path) -> None:
             git(root, "tag", tag, released_commit(root, archive))
 
 
-def build(root: Path, folder: Path, address: str) -> None:
-    """Write the notes, the archive, the example and the site of the newest release into `folder`, and tag commits locally."""
-    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
-    version = released_versions(changelog)[0]
-    tag = f"v{version}"
+def newest_release(root: Path) -> str:
+    """Return the tag of the newest release, after tagging the commits of all releases here."""
+    tag = f"v{released_versions((root / 'CHANGELOG.md').read_text(encoding='utf-8'))[0]}"
     archive = root / "tests" / "releases" / f"{tag}.tar.gz"
     if not archive.exists():
         raise NotPublished(f"tests/releases has no {archive.name}: run `make release`, and commit it.")
     tag_releases(root)
     if git(root, "rev-parse", f"{tag}^{{commit}}").strip() != released_commit(root, archive):
         raise NotPublished(f"{tag} is another commit than the one that {archive.name} is of. A tag is never moved.")
+    return tag
+
+
+def build(root: Path, folder: Path, address: str) -> None:
+    """Write the example and the site of the newest release into `folder`."""
+    tag = newest_release(root)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copy(archive, folder)
-    (folder / "notes.md").write_text(notes(changelog, version), encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="forge-publish-") as scratch:
         template = Path(scratch) / "template"
         git(root, "-c", "advice.detachedHead=false", "clone", "--quiet", "--branch", tag, str(root), str(template))
@@ -113,7 +115,9 @@ def write_example(template: Path, tag: str, address: str, target: Path) -> None:
     """Render the project that the branch `example` shows."""
     answers = [f"--data={answer}" for answer in ANSWERS]
     copier = [sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--quiet", f"--vcs-ref={tag}", *answers]
-    subprocess.run([*copier, str(template), str(target)], env=project_environment(), check=True)
+    # The workflow makes the folder a public artifact.
+    without_secrets = "--exclude=secret/.env*"
+    subprocess.run([*copier, without_secrets, str(template), str(target)], env=project_environment(), check=True)
     # It is rendered from a temporary folder.
     recorded = target / ".copier-answers.yml"
     text = re.sub(r"(?m)^_src_path: .*$", lambda _: f"_src_path: {address}", recorded.read_text(encoding="utf-8"))
@@ -131,12 +135,13 @@ def write_site(template: Path, target: Path) -> None:
 
 
 def push(root: Path, folder: Path, remote: str) -> Iterator[str]:
-    """Publish what `build` wrote; yield a line for each part, also for one that exists."""
-    if not (folder / "tag").exists():
-        raise NotPublished(f"{folder} is not complete: run `build` first.")
-    tag = (folder / "tag").read_text(encoding="utf-8")
+    """Publish the newest release with what `build` wrote; yield a line for each part, also for one that exists."""
+    tag = newest_release(root)
+    built = folder / "tag"
+    if not built.exists() or built.read_text(encoding="utf-8") != tag:
+        raise NotPublished(f"{folder} has no complete build of {tag}: run `build` first.")
     yield push_tags(root, remote)
-    yield publish_release(folder, tag)
+    yield publish_release(root, tag)
     for branch in BRANCHES:
         yield push_branch(folder / branch, branch, tag, remote)
 
@@ -159,15 +164,16 @@ def push_tags(root: Path, remote: str) -> str:
     return f"tags: pushed {', '.join(missing)}" if missing else "tags: all exist"
 
 
-def publish_release(folder: Path, tag: str) -> str:
+def publish_release(root: Path, tag: str) -> str:
     """Publish the release on GitHub with its notes and its archive, or complete one that was begun."""
-    archive = folder / f"{tag}.tar.gz"
+    archive = root / "tests" / "releases" / f"{tag}.tar.gz"
     viewed = subprocess.run(
         ["gh", "release", "view", tag, "--json=assets,isDraft"], capture_output=True, text=True, check=False
     )
     if viewed.returncode:
         # If the reason is another than that there is none, this fails and says so.
-        _gh("create", tag, str(archive), "--verify-tag", f"--title={tag}", f"--notes-file={folder / 'notes.md'}")
+        text = notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), tag.removeprefix("v"))
+        _gh("create", tag, str(archive), "--verify-tag", f"--title={tag}", f"--notes={text}")
         return "release: created"
     release = json.loads(viewed.stdout)
     missing = archive.name not in [asset["name"] for asset in release["assets"]]
@@ -213,10 +219,10 @@ def main() -> None:
     """Build or push."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
-    builder = commands.add_parser("build", help="write all that is published into a folder")
+    builder = commands.add_parser("build", help="write the example and the site into a folder")
     builder.add_argument("folder", type=Path)
     builder.add_argument("--address", required=True, help="where users find this repository")
-    pusher = commands.add_parser("push", help="publish what `build` wrote")
+    pusher = commands.add_parser("push", help="publish the release, the example and the site")
     pusher.add_argument("folder", type=Path)
     pusher.add_argument("--remote", required=True, help="the repository to push to")
     options = parser.parse_args()

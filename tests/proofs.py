@@ -1,4 +1,7 @@
-"""The tests that a page names as proofs: whether each exists, is not skipped, and runs in `make test` or `make matrix`."""
+"""The tests that a page names as proofs: whether each exists, is not skipped, and runs in `make test` or `make matrix`.
+
+A skip is seen in a test, its decorators and its module's marks, not in a fixture: tests skip there without Docker or kubectl.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,12 @@ from forge_template import ROOT
 PASTED = ROOT / "tests" / "generated" / "snippets" / "pasted"
 # A reason not to run, in a decorator or in the body.
 _SKIPS = {"skip", "skipif", "xfail", "importorskip"}
-# Reasons that do not hold where CI runs: on Linux, with the tests of a project that has workers.
-_ELSEWHERE = {"only Linux reports the peak memory", "this project has no workers"}
+# Reasons that do not hold where CI runs: on Linux with systemd, with the tests of a project that has workers.
+_ELSEWHERE = {
+    "only Linux reports the peak memory",
+    "systemd-analyze is not installed",
+    "this project has no workers",
+}
 # Marks that keep no test from running in CI: `make matrix` runs what `make test` does not, `make test-all` what a project's does not.
 _RUN_MARKS = {"matrix", "processes", "parametrize", "usefixtures", "filterwarnings", "xdist_group", "anyio", "timeout"}
 

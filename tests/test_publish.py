@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,11 +51,11 @@ if command == "view":
     print(json.dumps(releases[tag]))
 elif command == "create":
     assert tag not in releases
-    [notes] = [option.partition("=")[2] for option in rest if option.startswith("--notes-file=")]
+    [notes] = [option.partition("=")[2] for option in rest if option.startswith("--notes=")]
     releases[tag] = {{
         "assets": [{{"name": pathlib.Path(rest[0]).name}}],
         "isDraft": False,
-        "notes": pathlib.Path(notes).read_text(),
+        "notes": notes,
     }}
 elif command == "upload":
     releases[tag]["assets"].append({{"name": pathlib.Path(rest[0]).name}})
@@ -143,6 +144,7 @@ def test_a_release_is_published_from_its_commit(forge: Forge) -> None:
         "v1.0.0": {"assets": [{"name": "v1.0.0.tar.gz"}], "isDraft": False, "notes": "The first.\n"}
     }
     assert git(forge.remote, "show", "site:index.html") == "The page of 1.0.0\n"
+    assert not (forge.built / "example" / "secret" / ".env").exists()
     # No secret, and no workflow, which GitHub would refuse.
     assert forge.files("example") == {".copier-answers.yml", ".gitignore"}
     answers = git(forge.remote, "show", "example:.copier-answers.yml")
@@ -204,10 +206,13 @@ def test_an_older_release_does_not_replace_a_newer_one(forge: Forge) -> None:
     forge.release("1.0.0")
     publish.build(forge.root, forge.built, ADDRESS)
     older = forge.built.rename(forge.built.with_name("older"))
+    root = shutil.copytree(forge.root, forge.root.with_name("older-forge"))
     forge.release("1.1.0")
+    with pytest.raises(publish.NotPublished, match=r"no complete build of v1\.1\.0"):
+        list(publish.push(forge.root, older, str(forge.remote)))
     forge.publish()
     before = forge.refs()
-    assert list(publish.push(forge.root, older, str(forge.remote)))[2:] == ["example: has 1.1.0", "site: has 1.1.0"]
+    assert list(publish.push(root, older, str(forge.remote)))[2:] == ["example: has 1.1.0", "site: has 1.1.0"]
     assert forge.refs() == before
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -118,7 +117,7 @@ def audit(workflow: str, folder: Path, database: str, settings: str) -> subproce
         step["run"] for step in yaml.safe_load(workflow)["jobs"]["audit"]["steps"] if step.get("name") == "Audit"
     ]
     return subprocess.run(
-        [*shlex.split(command), "--frozen", "--service-url", database],
+        ["bash", "-c", f"{command} --service-url {database}"],
         cwd=folder,
         env=project_environment(),
         capture_output=True,
@@ -127,8 +126,13 @@ def audit(workflow: str, folder: Path, database: str, settings: str) -> subproce
     )
 
 
-def test_an_advisory_fails_the_audit(workflow: str, tmp_path: Path, database: str) -> None:
-    done = audit(workflow, tmp_path, database, "")
+@pytest.mark.parametrize(
+    "settings", ["", '[tool.uv]\nconstraint-dependencies = ["fixed<1"]\n'], ids=["current lock", "outdated lock"]
+)
+def test_an_advisory_of_a_locked_version_fails_the_audit(
+    workflow: str, tmp_path: Path, database: str, settings: str
+) -> None:
+    done = audit(workflow, tmp_path, database, settings)
     assert done.returncode == 1, done.stderr
     assert all(advisory in done.stdout for advisory in ADVISORIES)
 

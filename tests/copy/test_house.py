@@ -258,6 +258,13 @@ def test_workflow_of_a_project_has_no_findings(render: Renderer, database: str, 
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_workflow_of_forge_runs_packages_in_a_job_that_may_write() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for title, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
+            if any(re.search(r"\bmake |\.venv/", step.get("run", "")) for step in job["steps"]):
+                assert "write" not in job["permissions"].values(), f"{path.name}: {title}"
+
+
 def test_no_registry_and_no_git_host(render: Renderer) -> None:
     """A lock records a registry's address, and a hook from a git host does not work offline."""
     project = render({"profile": "production"})

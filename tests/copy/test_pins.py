@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -12,10 +16,12 @@ from pathlib import Path
 import beyond
 import pins
 import pytest
-from attempts import Failure, report
+import yaml
+from attempts import Failure, attempt, report
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from forge_template import ROOT, git
 from tests.conftest import Renderer
 
 TEMPLATE = """\
@@ -236,6 +242,66 @@ def test_a_template_has_no_upper_bound_left(render: Renderer) -> None:
     required = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     assert {one.operator for text in required for one in Requirement(text).specifier} == {">="}
     assert "constraint-dependencies" not in project["tool"]["uv"]
+
+
+def test_a_command_that_leaves_a_process_running_is_reported_when_it_ends(tmp_path: Path) -> None:
+    started = time.monotonic()
+    failure = attempt(["sh", "-c", "sleep 600 & echo 1 failed; exit 1"], tmp_path)
+    assert failure == Failure("sh -c sleep 600 & echo 1 failed; exit 1", "1 failed\n")
+    assert time.monotonic() - started < 9, "the process was not killed: it kept the pipe open"
+
+
+def test_a_command_that_does_not_end_is_killed_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attempts.LIMIT", 1.0)
+    failure = attempt(["sh", "-c", "echo started; sleep 600"], tmp_path)
+    assert failure
+    assert failure.output == "started\nKilled after 1 s.\n"
+
+
+def test_the_workflow_proposes_the_pins_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job that runs packages hands a patch over to the job that may write."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "pins.yml").read_text(encoding="utf-8"))["jobs"]
+
+    def run_step(job: str, name: str, folder: Path) -> None:
+        [script] = [step["run"] for step in jobs[job]["steps"] if step["name"] == name]
+        subprocess.run(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script], cwd=folder, check=True)
+
+    remote, tested, fresh = (tmp_path / name for name in ("forge.git", "tested", "fresh"))
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", str(tested))
+    pinned = ["pins.toml.jinja", "pyproject.toml"]
+    for name in (*pinned, "Makefile"):
+        (tested / name).write_text("one\n\nthree\n", encoding="utf-8")
+    git(tested, "add", "--all")
+    git(tested, "commit", "--quiet", "--message", "One")
+    git(tmp_path, "clone", "--quiet", "--bare", str(tested), str(remote))
+    git(tmp_path, "clone", "--quiet", str(remote), str(fresh))
+    for name in pinned:
+        (tested / name).write_text("two\n\nthree\n", encoding="utf-8")
+    (tested / "Makefile").write_text("evil\n", encoding="utf-8")
+    (tmp_path / "report.md").write_text("Pins that changed:\n\n- a\n", encoding="utf-8")
+    gh = tmp_path / "gh"
+    gh.write_text('#!/bin/sh\nfor last; do :; done\necho 0 && echo "$last" > $GH_SAID\n', encoding="utf-8")
+    gh.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "GH_SAID": str(tmp_path / "said"),
+        "GH_TOKEN": "x",
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "GITHUB_REPOSITORY": "forge.git",
+        "GITHUB_SERVER_URL": str(tmp_path),
+        "RUNNER_TEMP": str(tmp_path),
+        **jobs["propose"]["env"],
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    run_step("refresh", "Pass the report and the patch on", tested)
+    outputs = re.findall(r"^(\w+)<<(\w+)\n(.*?)\n\2$", (tmp_path / "output").read_text("utf-8"), re.M | re.S)
+    for name, _, value in outputs:
+        monkeypatch.setenv(name.upper(), value)
+    run_step("propose", "Open a pull request", fresh)
+    assert git(remote, "diff", "--name-only", "main", "pins").split() == pinned
+    assert git(remote, "show", "pins:pyproject.toml") == "two\n\nthree\n"
+    assert (tmp_path / "said").read_text(encoding="utf-8") == "Pins that changed:\n\n- a\n"
 
 
 def test_a_report_shows_output_that_has_fences_of_its_own() -> None:

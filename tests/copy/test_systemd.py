@@ -23,9 +23,16 @@ Units = dict[str, str]
 
 
 @pytest.fixture(params=list(ANSWERS.values()), ids=list(ANSWERS))
-def units(request: pytest.FixtureRequest, render: Renderer) -> Units:
+def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Give the answers of a variant."""
+    given: dict[str, Any] = request.param
+    return given
+
+
+@pytest.fixture
+def units(render: Renderer, answers: dict[str, Any]) -> Units:
     """Give the text of each unit, by its path below /etc/systemd/system."""
-    page = (render(request.param) / "docs" / "deployment.md").read_text(encoding="utf-8")
+    page = (render(answers) / "docs" / "deployment.md").read_text(encoding="utf-8")
     found = re.findall(r"^`/etc/systemd/system/([^`]+)`[^\n]*\n\n```ini\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(found) == page.count("```ini\n[Unit]")
     return dict(found)
@@ -50,8 +57,9 @@ def test_systemd_accepts_every_unit(units: Units, tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_a_worker_has_the_time_to_requeue_its_tasks(units: Units) -> None:
+def test_a_worker_has_the_time_to_requeue_its_tasks(units: Units, answers: dict[str, Any]) -> None:
     workers = [text for name, text in units.items() if name.endswith("-worker@.service")]
+    assert bool(workers) == answers.get("use_celery", True)
     for text in workers:
         assert "KillMode=mixed\n" in text
         assert "OOMPolicy=continue\n" in text

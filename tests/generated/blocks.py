@@ -11,13 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forge_template import ROOT, working_files
+from tests.proofs import Proof, problem
 
-# Every option on, as in the pages of the site.
-EVERYTHING: dict[str, object] = {
-    "profile": "production",
-    "use_kubernetes": True,
-    "observability": ["prometheus", "opentelemetry", "sentry"],
-}
 COMMANDS = ("bash", "sh", "console")
 # What is read by a parser of its language, and run by nobody.
 PARSED = ("yaml", "toml", "ini", "json", "diff", "markdown", "html", "caddy")
@@ -67,8 +62,7 @@ class Listed:
     """Blocks or commands that nobody can run here, and the test that proves them instead.
 
     `pages` is a pattern of page names, `text` a regular expression for a whole command or the beginning of a block. `proof` names a
-    test, `path::name`; the path of a test of the generated project begins with `project/`. A proof outside of the tests is
-    `path::text`, for a text that is in that file.
+    test, `path::name`; the path of a test of the generated project begins with `project/`.
     """
 
     text: str
@@ -85,15 +79,10 @@ class Listed:
         return re.match(self.text, thing.text, re.DOTALL) is not None
 
     def problem(self, project: Path) -> str | None:
-        """Return what is wrong with the proof, or None."""
+        """Return why the test proves nothing, or None."""
         path, _, name = self.proof.partition("::")
-        file = project / path.removeprefix("project/") if path.startswith("project/") else ROOT / path
-        if not file.is_file():
-            return f"{self.proof}: there is no such file"
-        wanted = f"def {name}(" if file.suffix == ".py" else name
-        if not name or wanted not in file.read_text(encoding="utf-8"):
-            return f"{self.proof}: the file has no {wanted!r}"
-        return None
+        file = path.removeprefix("project/")
+        return problem(Proof("" if file == path else "project", file, name), project)
 
 
 def read_pages(project: Path) -> dict[str, str]:

@@ -6,12 +6,13 @@ import getpass
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forge_template import git, project_environment, run
@@ -85,6 +86,16 @@ def wait_until(what: str, met: Callable[[], bool], process: subprocess.Popen[byt
         except subprocess.TimeoutExpired:
             if time.monotonic() > end:
                 raise AssertionError(f"{what}: not within {limit:.0f} s") from None
+
+
+def stop(process: subprocess.Popen[bytes], limit: float) -> None:
+    """Wait until the leader of a session ends, or fail when the time is over; kill what is left of the session."""
+    try:
+        process.wait(limit)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_port() -> int:

@@ -9,12 +9,11 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from forge_template import project_environment
 from tests.generated.blocks import Block
-from tests.generated.life import wait_until
+from tests.generated.life import stop, wait_until
 
 READERS = Path(__file__).parent / "pages"
 LIMIT = 120.0
@@ -29,16 +28,12 @@ with embedded_servers(Path(sys.argv[1]), redis=True, postgres=True, name="pages"
 """
 
 
-@dataclass(frozen=True)
-class Servers:
-    """The addresses of servers whose data the tests of the pages delete, as environment variables."""
-
-    variables: dict[str, str]
-
-
 @contextmanager
-def running_servers(project: Path, folder: Path) -> Iterator[Servers]:
-    """Run Valkey and PostgreSQL by the project's own means."""
+def running_servers(project: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Run Valkey and PostgreSQL by the project's own means; give their addresses as environment variables.
+
+    The tests of the pages delete their data.
+    """
     log = folder / "servers"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -47,15 +42,16 @@ def running_servers(project: Path, folder: Path) -> Iterator[Servers]:
             env=project_environment(),
             stdin=subprocess.PIPE,
             stdout=output,
+            start_new_session=True,
         )
     try:
         wait_until("the servers", lambda: b"\n" in log.read_bytes(), process, LIMIT)
         redis, database, programs = log.read_text(encoding="utf-8").split()
-        yield Servers({"TEST_REDIS_URL": redis, "TEST_DATABASE_URL": database, "BACKUP_PROGRAMS": programs})
+        yield {"TEST_REDIS_URL": redis, "TEST_DATABASE_URL": database, "BACKUP_PROGRAMS": programs}
     finally:
         assert process.stdin
         process.stdin.close()
-        process.wait(60)
+        stop(process, 60)
 
 
 def reader_of(page: str) -> Path:
@@ -89,7 +85,7 @@ def syntax_problem(block: Block) -> str | None:
     return None
 
 
-def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Servers) -> str | None:
+def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Mapping[str, str]) -> str | None:
     """Run the blocks of pages in one process and return what pytest printed if one failed, or None."""
     root = project / "tests" / "pages"
     shutil.rmtree(root, ignore_errors=True)
@@ -109,18 +105,16 @@ def run_pages(project: Path, blocks_of: Mapping[str, list[Block]], servers: Serv
 
 
 def write_files(project: Path, blocks: Iterable[Block]) -> list[Path]:
-    """Write the blocks that a page puts into a file, and return the files."""
-    written = []
-    for block in blocks:
-        if block.file:
-            path = project / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A page may show a file in parts.
-            assert path in written or not path.exists(), f"{block}: the project has a {block.file} already"
-            with path.open("a", encoding="utf-8") as file:
-                file.write(block.text)
-            written.append(path)
-    return written
+    """Write the blocks that a page puts into a file, all or none, and return the files."""
+    found = [(block, project / block.file) for block in blocks if block.file]
+    for block, path in found:
+        assert not path.exists(), f"{block}: the project has a {block.file} already"
+    for block, path in found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A page may show a file in parts.
+        with path.open("a", encoding="utf-8") as file:
+            file.write(block.text)
+    return [path for _, path in found]
 
 
 def _write_page(project: Path, page: str, blocks: list[Block]) -> Path:
@@ -161,7 +155,7 @@ def _module(block: Block, tasks: Path) -> str | None:
     return f"app.tasks.{tasks.stem}" if is_task(block) else None
 
 
-def _run_pytest(project: Path, servers: Servers) -> str | None:
+def _run_pytest(project: Path, servers: Mapping[str, str]) -> str | None:
     options = (
         "-q",
         "--no-header",
@@ -175,7 +169,7 @@ def _run_pytest(project: Path, servers: Servers) -> str | None:
     done = subprocess.run(
         ["uv", "run", "--no-sync", "pytest", *options, "tests/pages"],
         cwd=project,
-        env=project_environment(servers.variables),
+        env=project_environment(servers),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,22 +13,20 @@ import subprocess
 import tempfile
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
 import yaml
 
+import docs
 from forge_template import git, project_environment
 from tests.conftest import Renderer
 from tests.generated.blocks import (
-    EVERYTHING,
-    PARSED,
     Block,
     Command,
     Listed,
@@ -40,7 +38,7 @@ from tests.generated.blocks import (
     read_pages,
     requests_of,
 )
-from tests.generated.life import find_python, free_port, install, wait_until
+from tests.generated.life import find_python, free_port, install, stop, wait_until
 from tests.generated.page import follow_features_page
 from tests.generated.python_pages import (
     defines_task,
@@ -55,7 +53,6 @@ from tests.generated.python_pages import (
 COMMAND_LIMIT = 120.0
 
 FORGE = "[!p]*"
-PROJECT = "project/*"
 LIFE = "tests/generated/test_life.py::test_a_projects_whole_life"
 COMPOSE = "tests/generated/test_compose.py::test_every_service_is_healthy_and_the_migration_ended"
 UPDATE = "tests/update/test_make_update.py::test_updates_and_tests"
@@ -75,7 +72,7 @@ LISTED = (
     ),
     Listed(
         ".*",
-        "is a row with a test of its own",
+        "is a row with a separate test",
         "tests/test_specification.py::test_each_row_names_tests_that_run_in_ci",
         "docs/specification.md",
     ),
@@ -98,7 +95,12 @@ LISTED = (
         "docs/moving-from-another-template.md",
     ),
     # Forge's own commands.
-    Listed(r"make (setup|check|test|matrix)( ARGS=.*)?", "runs this test", ".ci/run::make matrix", FORGE),
+    Listed(
+        r"make (setup|check|test|matrix)( ARGS=.*)?",
+        "runs this test",
+        "tests/test_specification.py::test_each_row_names_tests_that_run_in_ci",
+        FORGE,
+    ),
     Listed(
         r"make (demo|docs|pictures|pins|beyond|release|chaos|fuzz|bench)( .*)?",
         "takes minutes, or changes the repository",
@@ -210,9 +212,13 @@ LISTED = (
         r"redis-cli .*", "needs the server's own client", "tests/generated/test_compose.py::test_redis_is_a_queue_s"
     ),
     Listed(r"kubectl .*", "needs a cluster", KUBERNETES),
-    Listed(r"ssh .*", "needs another machine", "tests/generated/test_compose.py::test_flower_wants_a_login"),
+    Listed(
+        r"ssh .*",
+        "needs another machine",
+        "project/tests/core/test_compose.py::test_ports_are_published_only_on_this_host",
+    ),
 )
-# What a command of the pages may answer beside success.
+# Commands of the pages that may fail.
 MAY_FAIL = (
     # Development is not safe for production.
     r"make audit.*|(ENVIRONMENT=production )?uv run python -m app.audit.*|uv run my-app audit .*",
@@ -240,7 +246,7 @@ NAMES = (
 @pytest.fixture(scope="module")
 def rendered(render: Renderer) -> Path:
     """A project with everything, which nothing changes."""
-    return render(EVERYTHING)
+    return render(docs.everything_on())
 
 
 @pytest.fixture(scope="module")
@@ -344,14 +350,16 @@ def project(render: Renderer) -> Iterator[Path]:
     """A project with everything, and with the feature of docs/features.md."""
     # Not below pytest's folder: each run of pytest as root takes it from the user that PostgreSQL runs as.
     top = Path(tempfile.mkdtemp(prefix="forge-"))
-    folder = render.anew(EVERYTHING, top / "project")
-    python = find_python("3.11") or "3.11"
-    install(folder, python)
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", "Lock")
-    follow_features_page(folder, python)
-    yield folder
-    shutil.rmtree(top, ignore_errors=True)
+    try:
+        folder = render.anew(docs.everything_on(), top / "project")
+        python = find_python("3.11") or "3.11"
+        install(folder, python)
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", "Lock")
+        follow_features_page(folder, python)
+        yield folder
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
 
 
 @pytest.mark.matrix
@@ -364,8 +372,8 @@ def test_the_python_of_every_page_runs(
     for block in blocks:
         if block.language in {"python", "sql"} and listed(block) is None:
             by_page.setdefault(block.page, []).append(block)
-    alone = [page for page, found in by_page.items() if any(defines_task(one.text) for one in found)]
-    groups = [[page] for page in alone] + [[page for page in by_page if page not in alone]]
+    separate = [page for page, found in by_page.items() if any(defines_task(one.text) for one in found)]
+    groups = [[page] for page in separate] + [[page for page in by_page if page not in separate]]
     failures = []
     with running_servers(project, scratch) as servers:
         for group in groups:
@@ -391,7 +399,7 @@ def fail() -> None:
 
 
 class Dev:
-    """A running `make dev`, and a terminal beside it."""
+    """A running `make dev`, and a terminal next to it."""
 
     def __init__(self, project: Path, log: Path) -> None:
         self.project = project
@@ -411,8 +419,11 @@ class Dev:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Wait until all processes run."""
         wait_until(
-            "make dev", lambda: "everything runs" in log.read_text(encoding="utf-8"), self.process, COMMAND_LIMIT
+            "make dev", lambda: "everything runs" in self.log.read_text(encoding="utf-8"), self.process, COMMAND_LIMIT
         )
 
     def run(self, command: str) -> str:
@@ -549,17 +560,23 @@ def dev(project: Path, blocks: list[Block], tmp_path_factory: pytest.TempPathFac
     picture = "from PIL import Image; Image.new('RGB', (600, 400), 'red').save('photo.jpg')"
     subprocess.run(["uv", "run", "python", "-c", picture], cwd=project, env=project_environment(), check=True)
     running = Dev(project, tmp_path_factory.mktemp("dev") / "log")
-    yield running
-    os.killpg(running.process.pid, signal.SIGINT)
-    running.process.wait(60)
-    for path in written:
-        path.unlink(missing_ok=True)
+    try:
+        running.wait()
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGINT)
+        try:
+            stop(running.process, 60)
+        finally:
+            for path in written:
+                path.unlink(missing_ok=True)
 
 
 @pytest.mark.matrix
 @pytest.mark.xdist_group("pages")
 @pytest.mark.timeout(900)
-def test_every_command_of_the_pages_runs_beside_make_dev(
+def test_every_command_of_the_pages_runs_next_to_make_dev(
     project: Path, dev: Dev, pages: dict[str, str], blocks: list[Block], capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = [block for block in blocks if block.language == "http" and listed(block) is None]
@@ -601,35 +618,3 @@ def test_flower_stops_tasks_for_who_has_its_login(project: Path, dev: Dev) -> No
     url = f"http://127.0.0.1:{dev.flower}/api/task/revoke/0b5a1f0e-0000-4000-8000-000000000000?terminate=true"
     assert httpx.post(url).status_code == 401
     assert httpx.post(url, auth=("dev", password)).status_code == 200
-
-
-KINDS = ("run", "parsed", "listed", "text", "run inline", "listed inline")
-
-
-def coverage(pages: dict[str, str], blocks: list[Block]) -> dict[str, Counter[str]]:
-    """Return how many blocks and commands of each page run, are parsed, are listed, and are text."""
-    counts: dict[str, Counter[str]] = {page: Counter() for page in pages}
-    for command in (one for page, text in pages.items() for one in inline_commands(page, text) if not is_name(one)):
-        counts[command.page]["listed inline" if listed(command) else "run inline"] += 1
-    for block in blocks:
-        commands = commands_of(block)
-        for command in commands:
-            counts[command.page]["listed" if listed(command) else "run"] += 1
-        if commands:
-            continue
-        if listed(block):
-            kind = "listed"
-        elif block.language in PARSED or is_script(block):
-            kind = "parsed"
-        else:
-            kind = "run" if block.language in {"python", "sql", "http"} else "text"
-        counts[block.page][kind] += 1
-    return counts
-
-
-def test_the_counts_of_each_page_are_printed(pages: dict[str, str], blocks: list[Block]) -> None:
-    """Read them with `-s`."""
-    counts: dict[str, Any] = coverage(pages, blocks)
-    for page, found in counts.items():
-        print(f"{page:40} " + "  ".join(f"{kind} {found[kind]:3}" for kind in KINDS))
-    assert sum(found["run"] for found in counts.values()) >= 90

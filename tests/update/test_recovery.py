@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.update.random_edits import NEW_SETTING, TOP_TAG, everything_changes
-from tests.update.world import ARCHIVES, UPDATE_LIMIT, Person, World, next_tag, tree_of
+from tests.update.world import FIRST, UPDATE_LIMIT, Person, World, next_tag, tree_of
 
 # One process makes the whole update that the others are compared with.
 pytestmark = pytest.mark.xdist_group("recovery")
 
-OLD = next(iter(ARCHIVES))
+OLD = FIRST
 SECRETS = "secret/.env.development"
 MINE = "# Mine.\n"
 TICK = 0.001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,12 @@ import yaml
 from forge_template import ROOT, clone_working_tree, commit_tree, git, released_versions, unpack
 from tests.conftest import made_once
 
-ARCHIVES = {path.name.removesuffix(".tar.gz"): path for path in sorted((ROOT / "tests" / "releases").glob("*.tar.gz"))}
+# By the numbers of the version: as text, v0.10.0 comes before v0.9.0.
+_SORTED = sorted(
+    (ROOT / "tests" / "releases").glob("*.tar.gz"), key=lambda path: [int(one) for one in re.findall(r"\d+", path.name)]
+)
+ARCHIVES = {path.name.removesuffix(".tar.gz"): path for path in _SORTED}
+FIRST, *_, LAST = ARCHIVES
 UPDATE_LIMIT = 180.0
 # The project's folder is the first on the path, as with `python -m copier`, and it has a package `tests` too.
 QUICK_COPIER = (

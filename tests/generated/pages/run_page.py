@@ -1,4 +1,4 @@
-"""Runs the Python and SQL of a page in its order and in one namespace, as its reader would, beside a real worker.
+"""Runs the Python and SQL of a page in its order and in one namespace, as its reader would, next to a real worker.
 
 A test copies this module into a project as `tests/pages/NAME/test_page.py`, with the page's blocks in `page.json`. Blocks with a task
 are in `app/tasks/page_NAME.py`, so that the worker has them too.
