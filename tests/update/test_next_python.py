@@ -59,7 +59,9 @@ def drop_python_3_11(template: Path) -> None:
     (template / "migrations" / "releases" / "v9_0_0.py").write_text(RELEASE, encoding="utf-8")
 
 
-@pytest.mark.parametrize(("python", "expected"), [("3.11", "3.12"), pytest.param("3.14", "3.14", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize(
+    ("python", "expected"), [("3.11", "3.12"), pytest.param("3.14", "3.14", marks=pytest.mark.matrix)]
+)
 def test_an_update_moves_a_project_from_a_python_that_the_release_drops(
     own_world: World, python: str, expected: str
 ) -> None:
