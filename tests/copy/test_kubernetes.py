@@ -401,18 +401,22 @@ def test_migrations_can_be_applied_before_the_rest(built: dict[str, list[Manifes
     assert sum(each["kind"] in kinds for each in objects) == len(first)
 
 
-def test_an_overlay_with_the_lines_of_the_docs_routes_its_host_name(render: Renderer, answers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("overlay", ["production", "staging"])
+def test_an_overlay_with_the_lines_of_the_docs_routes_its_host_name(
+    render: Renderer, answers: dict[str, Any], overlay: str
+) -> None:
     project = render.anew(answers)
     component, gateway = blocks(project / "docs" / "kubernetes.md", "yaml")
     assert problems(gateway) == []
-    before = {(each["kind"], each["metadata"]["name"]) for each in build(project, "production")}
-    path = project / "kubernetes" / "overlays" / "production" / "kustomization.yaml"
+    before = {(each["kind"], each["metadata"]["name"]) for each in build(project, overlay)}
+    path = project / "kubernetes" / "overlays" / overlay / "kustomization.yaml"
     kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
+    component["components"] = kustomization.get("components", []) + component["components"]
     path.write_text(yaml.safe_dump({**kustomization, **component}), encoding="utf-8")
-    objects = build(project, "production")
+    objects = build(project, overlay)
     assert [problem for each in objects for problem in problems(each)] == []
     added = {(each["kind"], each["metadata"]["name"]): each for each in objects}
-    assert set(added) - before == {
+    assert set(added) ^ before == {
         ("HTTPRoute", "api"),
         ("HTTPRoute", "redirect-to-https"),
         ("NetworkPolicy", "gateway"),

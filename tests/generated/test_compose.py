@@ -13,8 +13,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from forge_template import run
+from forge_template import git, run
 from tests.conftest import Renderer
+from tests.generated.blocks import commands_of, read_blocks
 from tests.generated.docker import BUILD_LIMIT, Stack, require_image, required_engine, running
 from tests.generated.life import free_port
 
@@ -23,6 +24,23 @@ pytestmark = [pytest.mark.matrix, pytest.mark.xdist_group("docker"), pytest.mark
 
 DEVELOPMENT = ("-f", "docker-compose.yml", "-f", "docker-compose.dev.yml")
 MEBIBYTE = 1024 * 1024
+
+REVISION = '''
+"""A revision that the previous release does not have."""
+
+revision = "newest"
+down_revision = None
+branch_labels = ("app",)
+depends_on = None
+
+
+def upgrade() -> None:
+    """Change nothing."""
+
+
+def downgrade() -> None:
+    """Change nothing."""
+'''
 
 
 def variables_for(engine: dict[str, str], name: str) -> dict[str, str]:
@@ -175,6 +193,52 @@ def test_workers_are_scaled(stack: Stack) -> None:
     assert states(stack)["celery_worker"] == ["healthy"] * 4
     processed(stack)
     stack.compose("up", "--detach", "--wait", "--scale", "celery_worker=1")
+
+
+def test_operators_commands_run_in_containers(stack: Stack) -> None:
+    processed(stack)
+    assert "default" in stack.inside("api", "my-app", "queues", "list")
+    stack.compose("stop", "api")
+    assert "default" in stack.compose("run", "--rm", "--no-deps", "api", "my-app", "queues", "list")
+    stack.compose("start", "api")
+    client = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli'
+    assert "role:master" in stack.inside("redis", "sh", "-c", f"{client} info replication")
+    assert "strings with" in stack.inside("redis", "sh", "-c", f"{client} -n 2 --memkeys")
+    try:
+        stack.inside("redis", "sh", "-c", f"{client} config set maxmemory 700mb")
+        assert str(700 * MEBIBYTE) in stack.inside("redis", "sh", "-c", f"{client} config get maxmemory")
+    finally:
+        stack.inside("redis", "sh", "-c", f"{client} config set maxmemory 512mb")
+
+
+def test_a_release_with_a_revision_is_rolled_back_as_the_docs_say(stack: Stack) -> None:
+    git(stack.project, "init", "--quiet", "--initial-branch=main")
+    git(stack.project, "add", "--all")
+    git(stack.project, "commit", "--quiet", "--message", "Previous")
+    revision = stack.project / "migrations" / "app" / "newest.py"
+    revision.parent.mkdir()
+    revision.write_text(REVISION, encoding="utf-8")
+    git(stack.project, "add", "--all")
+    git(stack.project, "commit", "--quiet", "--message", "Newest")
+    stack.compose("build", limit=BUILD_LIMIT)
+    stack.compose("up", "--detach", "--wait")
+    page = (stack.project / "docs" / "deployment.md").read_text(encoding="utf-8").partition("### Roll back")[2]
+    checkout, *commands = [command.text for command in commands_of(read_blocks("deployment.md", page)[0])]
+    assert checkout == "git checkout PREVIOUS"
+    git(stack.project, "checkout", "--quiet", "HEAD~1")
+    try:
+        for command in commands:
+            stack.compose(*command.removeprefix("docker compose ").split(), limit=BUILD_LIMIT)
+        assert "app" not in stack.inside("api", "ls", "migrations")
+        processed(stack)
+        # What `up` would have done without `--no-deps`.
+        with pytest.raises(AssertionError, match="Can't locate revision"):
+            stack.compose("run", "--rm", "migrate")
+    finally:
+        delete = "DELETE FROM alembic_version WHERE version_num = 'newest'"
+        stack.inside("postgres", "psql", "--username=app", "--dbname=my_app", "--command", delete)
+    # Replaces the container of `migrate` too, which still has the revision.
+    stack.compose("up", "--detach", "--wait")
 
 
 def test_the_worker_makes_a_backup(stack: Stack) -> None:

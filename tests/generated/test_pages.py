@@ -177,12 +177,23 @@ LISTED = (
     Listed(r"docker compose (up|build|ps|logs|down|stop|-f) ?.*", "needs a Docker engine", COMPOSE),
     Listed(r"docker compose run --rm migrate", "needs a Docker engine", COMPOSE),
     Listed(
+        r"git checkout (PREVIOUS|main)",
+        "changes the reader's repository",
+        "tests/generated/test_compose.py::test_a_release_with_a_revision_is_rolled_back_as_the_docs_say",
+        "project/docs/deployment.md",
+    ),
+    Listed(
+        r"docker compose (exec api|run --rm --no-deps api) my-app .*|docker compose exec redis sh -c .*",
+        "needs a Docker engine",
+        "tests/generated/test_compose.py::test_operators_commands_run_in_containers",
+    ),
+    Listed(
         r"docker compose exec (api|celery_worker) .*|docker compose run --rm celery_worker .*",
         "needs a Docker engine",
         "tests/generated/test_compose.py::test_the_worker_makes_a_backup",
     ),
     Listed(
-        r"docker compose exec (postgres psql|redis sh -c) .*",
+        r"docker compose exec postgres psql .*",
         "asks for a password",
         "tests/generated/test_compose.py::test_data_outlives_the_containers",
     ),
@@ -203,10 +214,11 @@ LISTED = (
     ),
     # Kubernetes, systemd and other machines.
     Listed(
-        r"cd /srv/my-app|git clone .*|systemctl .*|systemd-run .*|curl --fail http://127.0.0.1:8000/ready",
+        r"cd /srv/my-app|git clone .*|(systemctl|systemd-run|journalctl) .*|curl --fail .* http://127.0.0.1:8000/ready"
+        r"|uv run --no-project python -m devtools.secrets && install .*",
         "needs systemd",
         "tests/copy/test_systemd.py::test_systemd_accepts_every_unit",
-        "project/docs/deployment.md",
+        "project/docs/*",
     ),
     Listed(
         r"redis-cli .*", "needs the server's own client", "tests/generated/test_compose.py::test_redis_is_a_queue_s"
