@@ -55,12 +55,8 @@ async def execute(commands: Commands) -> Commands:
 
 
 def failures(replies: Iterable[Any]) -> Iterator[Exception]:
-    """Return the exceptions among replies, also those of the commands of a transaction."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            yield reply
-        elif isinstance(reply, list):
-            yield from failures(reply)
+    """Return the exceptions among replies."""
+    return (reply for reply in replies if isinstance(reply, Exception))
 
 
 def is_one_server() -> bool:
@@ -135,7 +131,6 @@ class _Connection:
                 replies.cancel()
 
     async def _trip(self, calls: list[Commands]) -> list[Commands]:
-        # MULTI and its commands stay together: the commands of a call are not divided within a part.
         parts = {part: [command for call in calls for command in getattr(call, part)] for part in _PARTS}
         pipe = self._client.pipeline(transaction=False)
         for part, commands in parts.items():
