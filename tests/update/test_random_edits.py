@@ -52,7 +52,7 @@ from tests.update.world import ARCHIVES, FIRST, LAST, Person, World, next_tag
 pytestmark = pytest.mark.xdist_group("random edits")
 
 FUZZ = int(os.environ.get("FORGE_FUZZ", "0"))
-ENGINE_EXAMPLES = FUZZ or 30
+ENGINE_EXAMPLES = FUZZ or 20
 COMMAND_EXAMPLES = max(FUZZ // 50, 1)
 
 # Each pair of a release and answers is a copy to make: `make test` takes the first and the last release, and two answers.

@@ -169,7 +169,7 @@ POINTS: dict[str, Callable[[Person], Callable[[], bool]]] = {
 
 
 # Each costs an update and a half; what these have to tell beside their neighbours is told now and then.
-RARE = {"settings saved", "before is done", "answers rewritten", "merging", "base kept"}
+RARE = {"Copier has patched", "settings saved", "before is done", "answers rewritten", "merging", "base kept"}
 
 
 @pytest.mark.parametrize(
