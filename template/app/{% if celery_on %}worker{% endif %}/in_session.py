@@ -1,7 +1,6 @@
 """Send the messages of tasks when the transaction of a database session is committed."""
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -17,10 +16,10 @@ from app.worker.after_commit import hold
 from app.worker.broker import QueueUnavailable, in_thread, within_limit
 from app.worker.bulk import AT_ONCE, check_size, send_many
 from app.worker.flow_control import NotQueued
-from app.worker.job_limit import Jobs
+from app.worker.job_limit import Jobs, TooManyJobs
 from app.worker.memory_limit import check_memory
 from app.worker.messages import Collected, collect
-from app.worker.once import claim
+from app.worker.once import claim, release
 from app.worker.pipeline import Commands, execute
 from app.worker.sending import admit, forget, is_depth_limited, queued_task, raise_first, send, undo, undoing
 from app.worker.typing import AsyncResult
@@ -51,24 +50,29 @@ async def publish_in_session(
     if made.message is None:
         return made.result
     undone = functools.partial(undo, made.undo) if made.undo else None
-    # A key is given back with its savepoint if an error is raised: the caller may commit nevertheless.
-    savepoint = contextlib.nullcontext() if idempotency_key is None else session.begin_nested()
-    async with undoing(made.undo), savepoint:
+    key = None
+    async with undoing(made.undo):
         if idempotency_key is not None:
             key = idempotency.key_of_call(owner, idempotency_key, signature)
             earlier = await claim(session, key.name, f"{key.call} {task_id}", timedelta(seconds=key.expires))
             if earlier is not None:
                 await undo(made.undo)
                 return queued_task(idempotency.queued_id(earlier.value or "", key.call, signature.task))
-        if stored:
-            await outbox.add(session, signature.task, task_id, made.message)
-            hold(session, outbox.kick, undo=undone)
-        else:
-            await _check_room([signature])
-            async with within_limit():
-                jobs = await admit(owner, [task_id])
-            to_send = functools.partial(send, made.record, [made.message], jobs)
-            hold(session, functools.partial(_send_after_commit, to_send, jobs, [signature], undone), undo=undone)
+        try:
+            if stored:
+                await outbox.add(session, signature.task, task_id, made.message)
+                hold(session, outbox.kick, undo=undone)
+            else:
+                await _check_room([signature])
+                async with within_limit():
+                    jobs = await admit(owner, [task_id])
+                to_send = functools.partial(send, made.record, [made.message], jobs)
+                hold(session, functools.partial(_send_after_commit, to_send, jobs, [signature], undone), undo=undone)
+        except (NotQueued, TooManyJobs, QueueUnavailable, ValueError):
+            if key is not None:
+                # The caller may commit nevertheless.
+                await release(session, key.name)
+            raise
     return made.result
 
 

@@ -48,7 +48,7 @@ async def claim(session: AsyncSession, key: str, value: str | None, kept_for: ti
     """
     if not 0 < len(key) <= MAX_LENGTH:
         raise ValueError(f"the key of once has {len(key)} characters; 1 to {MAX_LENGTH} are allowed.")
-    key_hash = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+    key_hash = _hash(key)
     # More than one attempt only if an expired key is there.
     for _ in range(_ATTEMPTS):
         now = datetime.now(UTC)
@@ -68,6 +68,16 @@ async def claim(session: AsyncSession, key: str, value: str | None, kept_for: ti
     raise RuntimeError("the key of once is deleted again and again")
 
 
+async def release(session: AsyncSession, key: str) -> None:
+    """Delete a key that this transaction has claimed.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: see `once`.
+    """
+    own = delete(OnceKey).where(OnceKey.key_hash == _hash(key))
+    await session.execute(own, execution_options={"synchronize_session": False})
+
+
 async def trim(session: AsyncSession) -> int:
     """Delete keys that have expired, and return how many; the caller commits."""
     expired = select(OnceKey.key_hash).where(OnceKey.expires_at < datetime.now(UTC)).limit(_TRIMMED_AT_ONCE)
@@ -76,6 +86,10 @@ async def trim(session: AsyncSession) -> int:
         old = delete(OnceKey).where(OnceKey.key_hash.in_(found), OnceKey.expires_at < datetime.now(UTC))
         await session.execute(old, execution_options={"synchronize_session": False})
     return len(found)
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
 def _insert_unless_there(session: AsyncSession) -> Insert:

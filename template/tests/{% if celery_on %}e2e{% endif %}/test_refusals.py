@@ -61,7 +61,7 @@ class Fleet:
         """Return when each worker's consumer was refused."""
         wait_until(
             lambda: all(count > before[pool] for pool, count in self.lines("broker_refuses").items()),
-            20,
+            40,
             "both workers to be refused",
         )
 
@@ -87,22 +87,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[faults.Se
 def workers(
     broker: Any, server: tuple[faults.Server, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Running]]:
-    """Give a worker of each pool. The results of prefork are stored elsewhere, those of threads in the same Valkey.
-
-    They send no events: Celery's loop, which hands out the tasks, publishes those itself and waits for a paused server.
-    """
+    """Give a worker of each pool. The results of prefork are stored elsewhere, those of threads in the same Valkey."""
     folder = tmp_path_factory.mktemp("workers")
     url = server[0].url
     running = {
-        "prefork": start_worker(
-            folder / "p.log",
-            *("-Q", "default", "--without-heartbeat"),
-            **FAST,
-            CELERY_BROKER_URL=url(1),
-        ),
+        "prefork": start_worker(folder / "p.log", "-Q", "default", **FAST, CELERY_BROKER_URL=url(1)),
         "threads": start_worker(
             folder / "t.log",
-            *("-Q", "high", "--without-heartbeat"),
+            *("-Q", "high"),
             pool="threads",
             **FAST,
             CELERY_BROKER_URL=url(1),
@@ -150,14 +142,16 @@ def test_workers_empty_a_full_redis(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(("interrupt", "busy"), INTERRUPTIONS)
-def test_workers_do_not_notice_an_interruption(fleet: Fleet, interrupt: Any, busy: str) -> None:
+def test_workers_outlive_an_interruption(fleet: Fleet, interrupt: Any, busy: str) -> None:
     fleet.queue(OTHER[busy], range(TASKS, TASKS + 1))
     wait_until(fleet.marks, 20, "the other worker to be idle")
     fleet.queue(busy, range(TASKS), 0.2)
     wait_until(lambda: len(fleet.marks()) >= 3 and not fleet.client.llen(QUEUES[busy]), 20, "all to be taken")
+    # Those that wait in the worker may wait for the end: Celery's loop, which hands them out, publishes a heartbeat.
+    ended = min(len(fleet.marks()), TASKS)
     end = interrupt(fleet.client)
     try:
-        wait_until(lambda: len(fleet.marks()) == TASKS + 1, 20, "the prefetched tasks to run")
+        wait_until(lambda: len(fleet.marks()) > ended, 20, "a task to end meanwhile")
     finally:
         end()
     fleet.queue(busy, range(TASKS + 1, TASKS + 2))
