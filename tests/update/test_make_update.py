@@ -135,6 +135,7 @@ def test_the_weekly_workflow_reports_an_unreachable_template(person: Person) -> 
     assert f"The template is unreachable: {person.top}/gone" in updated.report
 
 
+@pytest.mark.matrix
 def test_the_lock_follows_what_is_merged(person: Person) -> None:
     environment = project_environment()
     subprocess.run(["uv", "lock", "--quiet"], cwd=person.folder, env=environment, check=True)

@@ -28,7 +28,7 @@ def mine() -> None: ...
 OWN_SERVICE = "import httpx\n\nfrom app.services import images\n\nhttpx.Client()\n"
 
 
-@pytest.mark.parametrize("tag", ["v0.4.2", "v0.5.0"])
+@pytest.mark.parametrize("tag", [pytest.param("v0.4.2", marks=pytest.mark.matrix), "v0.5.0"])
 def test_the_report_lists_names_from_before_0_5_0(world: World, tag: str) -> None:
     person = world.project(tag)
     person.write("app/mine.py", MINE)

@@ -41,6 +41,7 @@ def assert_merged(person: Person, prefix: str = "") -> None:
     ]
 
 
+@pytest.mark.matrix
 def test_conflict_rej(made: World) -> None:
     person = edited(made.project(OLD, ANSWERS))
     updated = person.update("--conflict", "rej")

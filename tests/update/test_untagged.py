@@ -55,6 +55,7 @@ def test_a_tag_counts_and_a_hash_of_digits_is_none(
     assert str(versions.release_of(tmp_path, commit, "0.0.0.post1")) == version
 
 
+@pytest.mark.matrix
 def test_two_commits_of_one_release_are_told_apart(project_repo: Person) -> None:
     assert project_repo.update().code == 0
     project_repo.commit("Update")
