@@ -109,9 +109,9 @@ class Renderer:
         """Return a project with these answers, and the defaults of the others. Shared: read it, do not write to it."""
         key = hashlib.sha256(json.dumps(dict(answers or {}), sort_keys=True).encode()).hexdigest()[:16]
         folder = self._shared / f"rendered-{key}"
-        return made_once(folder, lambda target: self.anew(answers, target / "project")) / "project"
+        return made_once(folder, lambda target: self.fresh(answers, target / "project")) / "project"
 
-    def anew(self, answers: Answers | None = None, target: Path | None = None) -> Path:
+    def fresh(self, answers: Answers | None = None, target: Path | None = None) -> Path:
         """Render a project that is the caller's alone."""
         given = dict(answers or {})
         # Copier ignores an answer to no question without a word; a test with a misspelled name would test the defaults.
@@ -134,7 +134,7 @@ class Renderer:
 
 @pytest.fixture(scope="session")
 def render(template: Path, asked: set[str], shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Renderer:
-    """`render(answers)` gives the folder of a project, `render.anew(answers)` one of its own."""
+    """`render(answers)` gives the folder of a project, `render.fresh(answers)` one of its own."""
     return Renderer(template, asked, shared, tmp_path_factory.mktemp("rendered"))
 
 

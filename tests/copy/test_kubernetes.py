@@ -215,7 +215,7 @@ def pod(manifest: Manifest) -> dict[str, Any] | None:
 @pytest.fixture(scope="module")
 def built(render: Renderer, answers: dict[str, Any]) -> dict[str, list[Manifest]]:
     """What kustomize makes of each overlay, its secrets those of the examples."""
-    project = render.anew(answers)
+    project = render.fresh(answers)
     return {overlay: build(project, overlay) for overlay in OVERLAYS}
 
 
@@ -405,7 +405,7 @@ def test_migrations_can_be_applied_before_the_rest(built: dict[str, list[Manifes
 def test_an_overlay_with_the_lines_of_the_docs_routes_its_host_name(
     render: Renderer, answers: dict[str, Any], overlay: str
 ) -> None:
-    project = render.anew(answers)
+    project = render.fresh(answers)
     component, gateway = blocks(project / "docs" / "kubernetes.md", "yaml")
     assert problems(gateway) == []
     before = {(each["kind"], each["metadata"]["name"]) for each in build(project, overlay)}

@@ -43,13 +43,13 @@ def test_same_bytes_on_another_day_offline(
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
 
-    again = render.anew(recorded(first))
+    again = render.fresh(recorded(first))
     assert files(again) == files(first)
     assert contents(again) == contents(first)
     assert (again / ".copier-answers.yml").read_bytes() == (first / ".copier-answers.yml").read_bytes()
     assert recorded(again)["copyright_year"] == year
     # The clock was really another one: a project without recorded answers has its year.
-    assert recorded(render.anew(answers))["copyright_year"] == "2041"
+    assert recorded(render.fresh(answers))["copyright_year"] == "2041"
 
 
 def test_year_of_a_new_project_is_the_current_one(render: Renderer) -> None:
@@ -57,7 +57,7 @@ def test_year_of_a_new_project_is_the_current_one(render: Renderer) -> None:
 
 
 def test_secrets_are_random_and_nothing_else_is(render: Renderer) -> None:
-    first, second = render({}), render.anew({})
+    first, second = render({}), render.fresh({})
     assert files(first) == files(second)
     changed = {name for name in files(first) if (first / name).read_bytes() != (second / name).read_bytes()}
     assert changed
@@ -68,7 +68,7 @@ def test_no_secret_is_in_the_answers(render: Renderer) -> None:
     project = render({})
     answers = (project / ".copier-answers.yml").read_text(encoding="utf-8")
     first = (project / "secret" / ".env.production").read_text(encoding="utf-8")
-    second = (render.anew({}) / "secret" / ".env.production").read_text(encoding="utf-8")
+    second = (render.fresh({}) / "secret" / ".env.production").read_text(encoding="utf-8")
     random = set(first.splitlines()) - set(second.splitlines())
     assert random
     for line in random:

@@ -35,7 +35,7 @@ SCHEMATHESIS = "schemathesis==4.32.5"
 def test_each_answer_of_the_api_is_as_documented(render: Renderer, scratch: Path, answers: dict[str, Any]) -> None:
     python = find_python("3.11")
     assert python, "no Python 3.11 on this machine"
-    folder = render.anew(answers, scratch / "project")
+    folder = render.fresh(answers, scratch / "project")
     install(folder, python)
     shutil.copy(MODEL, folder / "tests/test_api_model.py")
     command = ["uv", "run", "--no-sync", "--with", SCHEMATHESIS, "python", "-m", "pytest", "-q", "--timeout=0"]

@@ -44,7 +44,7 @@ def endpoint(scratch: Path) -> Iterator[str]:
 
 def test_files_in_a_bucket(render: Renderer, scratch: Path, endpoint: str) -> None:
     answers = {"profile": "minimal", "auth": "none", "task_examples": ["data_processing"]}
-    project = render.anew(answers, scratch / "project")
+    project = render.fresh(answers, scratch / "project")
     install(project, find_python("3.11") or sys.executable)
     environment = {
         "TEST_STORAGE_URL": "s3://bucket/prefix",

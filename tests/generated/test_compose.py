@@ -52,7 +52,7 @@ def variables_for(engine: dict[str, str], name: str) -> dict[str, str]:
 @contextmanager
 def up(render: Renderer, scratch: Path, name: str, answers: dict[str, Any], engine: dict[str, str]) -> Iterator[Stack]:
     """Give a project's running services."""
-    project = render.anew(answers, scratch / name)
+    project = render.fresh(answers, scratch / name)
     yield from running(project, variables_for(engine, f"forge-{name}"))
 
 
@@ -336,7 +336,7 @@ def test_other_projects_start(
 
 
 def test_development_reloads_and_catches_mails(engine: dict[str, str], render: Renderer, tmp_path: Path) -> None:
-    project = render.anew({"profile": "production"}, tmp_path / "development")
+    project = render.fresh({"profile": "production"}, tmp_path / "development")
     stack = Stack(project, {**variables_for(engine, "forge-development")})
     try:
         stack.compose(*DEVELOPMENT, "build", limit=BUILD_LIMIT)

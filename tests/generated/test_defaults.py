@@ -91,7 +91,7 @@ def page() -> list[Row]:
 def test_each_setting_has_the_values_of_the_page(page: list[Row], render: Renderer, scratch: Path) -> None:
     settings = [row for row in page if re.fullmatch(r"`[^`]+`", row.what)]
     assert len(settings) >= 17
-    project = render.anew({"profile": "minimal"}, scratch / "project")
+    project = render.fresh({"profile": "minimal"}, scratch / "project")
     install(project, find_python("3.11") or sys.executable)
     names = [code(row.what)[0] for row in settings]
     found = json.loads(run(["uv", "run", "--no-sync", "python", "-c", READ, *names], project, timeout=60))

@@ -48,7 +48,7 @@ def test_a_projects_whole_life(render: Renderer, scratch: Path) -> None:
     tests/update/test_make_update.py updates one as a user does.
     """
     python = find_python("3.11") or sys.executable
-    folder = render.anew({}, scratch / "project")
+    folder = render.fresh({}, scratch / "project")
     install(folder, python)
     follow_features_page(folder, python)
     check(folder, python)
@@ -67,7 +67,7 @@ def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant
     if python is None:
         warnings.warn(f"NOT TESTED on Python {version}: this machine has none", stacklevel=1)
         pytest.skip(f"no Python {version} on this machine")
-    folder = render.anew(answers, scratch / "project")
+    folder = render.fresh(answers, scratch / "project")
     install(folder, python)
     follow_features_page(folder, python)
     check(folder, python)
@@ -80,7 +80,7 @@ def test_every_test_of_a_project_passes(render: Renderer, scratch: Path, variant
 def test_a_machine_without_uv(render: Renderer, tmp_path: Path) -> None:
     """The Makefile installs one, which the hooks of `make check` find too."""
     python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    folder = render.anew({"use_celery": False, "database": "sqlite"}, tmp_path / "project")
+    folder = render.fresh({"use_celery": False, "database": "sqlite"}, tmp_path / "project")
     commit_tree_without_secrets(folder)
     programs = tmp_path / "bin"
     programs.mkdir()

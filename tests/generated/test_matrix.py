@@ -36,7 +36,7 @@ def test_cell(request: pytest.FixtureRequest, render: Renderer, scratch: Path, p
     version = os.environ.get("FORGE_PYTHON", "3.11")
     python = find_python(version)
     assert python, f"no Python {version} on this machine"
-    folder = render.anew({"profile": profile, "database": database}, scratch / "project")
+    folder = render.fresh({"profile": profile, "database": database}, scratch / "project")
     install(folder, python)
     check(folder, python)
     if "FORGE_PYTHON" not in os.environ and (profile, database) != ("production", "mysql"):

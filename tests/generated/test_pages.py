@@ -363,7 +363,7 @@ def project(render: Renderer) -> Iterator[Path]:
     # Not below pytest's folder: each run of pytest as root takes it from the user that PostgreSQL runs as.
     top = Path(tempfile.mkdtemp(prefix="forge-"))
     try:
-        folder = render.anew(docs.everything_on(), top / "project")
+        folder = render.fresh(docs.everything_on(), top / "project")
         python = find_python("3.11") or "3.11"
         install(folder, python)
         git(folder, "add", "--all")

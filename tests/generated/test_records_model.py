@@ -24,7 +24,7 @@ MODELS = Path(__file__).parent
 def test_a_final_state_never_changes_and_each_record_is_found_once(render: Renderer, scratch: Path, model: str) -> None:
     python = find_python("3.11")
     assert python, "no Python 3.11 on this machine"
-    folder = render.anew({"profile": "standard", "database": "sqlite"}, scratch / "project")
+    folder = render.fresh({"profile": "standard", "database": "sqlite"}, scratch / "project")
     install(folder, python)
     shutil.copy(MODELS / f"{model}.py", folder / f"tests/worker/test_{model}.py")
     # The project itself does not depend on hypothesis.

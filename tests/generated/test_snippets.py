@@ -21,7 +21,7 @@ SNIPPETS = Path(__file__).parent / "snippets"
 
 @pytest.fixture
 def project(render: Renderer, scratch: Path) -> Path:
-    folder = render.anew({}, scratch / "project")
+    folder = render.fresh({}, scratch / "project")
     install(folder, find_python("3.11") or sys.executable)
     return folder
 

@@ -33,7 +33,7 @@ def test_the_page_works_in_a_browser(render: Renderer, scratch: Path) -> None:
         pytest.skip(problem)
     python = find_python("3.11")
     assert python, "no Python 3.11 on this machine"
-    folder = render.anew({"profile": "standard", "auth": "none", "database": "sqlite"}, scratch / "project")
+    folder = render.fresh({"profile": "standard", "auth": "none", "database": "sqlite"}, scratch / "project")
     install(folder, python)
     shutil.copy(FOLDER / "page_tasks.py", folder / "app/tasks/page_tasks.py")
     shutil.copy(FOLDER / "task_page.py", folder / "tests/e2e/platform/test_task_page.py")

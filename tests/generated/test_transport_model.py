@@ -23,7 +23,7 @@ MODELS = ("transport_model.py", "waiting_model.py")
 def test_every_message_is_in_one_place_until_it_is_acknowledged(render: Renderer, scratch: Path) -> None:
     python = find_python("3.11")
     assert python, "no Python 3.11 on this machine"
-    folder = render.anew({"profile": "standard", "database": "sqlite"}, scratch / "project")
+    folder = render.fresh({"profile": "standard", "database": "sqlite"}, scratch / "project")
     install(folder, python)
     for model in MODELS:
         shutil.copy(Path(__file__).parent / model, folder / f"tests/worker/test_{model}")
